@@ -1,0 +1,58 @@
+/* app/settings.h: every setting once: name, type, default, range, words. The table feeds baton.ini,
+ * start programs, `baton check`, `--help` and docs/settings.md. */
+#ifndef BT_APP_SETTINGS_H
+#define BT_APP_SETTINGS_H
+
+#include <proc/config.h>
+
+typedef enum bt_setting_type {
+    BT_SETTING_STRING,
+    BT_SETTING_PATH,  /* made absolute against base_dir */
+    BT_SETTING_PATHS, /* blank-separated */
+    BT_SETTING_BOOL,  /* yes no on off true false 1 0 */
+    BT_SETTING_INT,
+    BT_SETTING_TIME,  /* "10", "10s", "500ms", "2m", "1h"; stored as milliseconds */
+    BT_SETTING_SIZE,  /* "1024", "16k", "10m", "1g" */
+    BT_SETTING_CHOICE,
+} bt_setting_type;
+
+typedef struct bt_setting {
+    const char *name;
+    bt_setting_type type;
+    size_t offset;        /* in bt_master_config or bt_worker_config */
+    const char *fallback; /* default, in the syntax of the file; NULL: not set */
+    int64_t min;          /* INT, TIME (ms), SIZE (bytes) */
+    int64_t max;
+    const char *choices;  /* CHOICE: "ready-first|stop-first", index is the enum's value */
+    const char *doc;      /* one sentence, plain text */
+} bt_setting;
+
+extern const bt_setting bt_master_settings[]; /* ended by name NULL */
+extern const bt_setting bt_worker_settings[];
+
+/* A config with every [baton] default applied and no worker. base_dir is copied. NULL when out of memory. */
+bt_config *bt_config_new(const char *base_dir);
+void bt_config_free(bt_config *config);
+
+/* Adds a worker with defaults. Returns NULL when out of memory. */
+bt_worker_config *bt_config_add_worker(bt_config *config, const char *name);
+
+/* Sets one value. Returns 0, or -EINVAL with words in `why`: `count: "x" is not a number from 1 to 1024`,
+ * `colour: unknown setting (did you mean "count"?)`. */
+BATON_NODISCARD int bt_config_set_master(bt_config *config, const char *name, const char *value, char *why,
+                                         size_t size);
+BATON_NODISCARD int bt_config_set_worker(bt_config *config, bt_worker_config *worker, const char *name,
+                                         const char *value, char *why, size_t size);
+
+/* Reads an ini file (src/app/ini.c). Returns NULL after printing every error found to `errors`
+ * as "FILE:LINE: worker web: count: ..." lines, one string, malloc'ed (*errors NULL when there is none). */
+bt_config *bt_config_read(const char *file, char **errors);
+
+/* What only holds between settings: names unique, at least one worker, listen parses and its scheme is known
+ * (bt_protocol_exists(), given as a function so that this file knows no protocol), module readable and given when
+ * `need_module`, user and group exist (and we are root), group only with user. Appends "worker web: ..." lines to *errors. Warnings (stop-first with
+ * count 1) go to *warnings. Returns 0 or -EINVAL. */
+BATON_NODISCARD int bt_config_validate(const bt_config *config, bool need_module,
+                                       bool (*protocol_exists)(const char *scheme), char **errors, char **warnings);
+
+#endif
