@@ -19,7 +19,7 @@ typedef struct bt_address {
     } ip;
 } bt_address;
 
-/* A listen address: "http://127.0.0.1:80", "text://[::]:9000", "tcp://*:80" (all IPv4 and IPv6),
+/* A listen address: "http://127.0.0.1:80", "text://[::]:9000", "tcp:" with host "*" (all IPv4 and IPv6),
  * "http://localhost:8080" (names are resolved once, at start), "unix:///run/a.sock" (raw),
  * "http+unix:///run/a.sock" (a protocol over a Unix socket; relative paths with two slashes:
  * "http+unix://run/a.sock"). Scheme is lower case. */

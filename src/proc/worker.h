@@ -1,0 +1,31 @@
+/* proc/worker.h: a worker definition, as the master and its processes know it.
+ * The layer above fills it from baton.ini or a start program; modules are loaded through the hook. */
+#ifndef BT_PROC_WORKER_H
+#define BT_PROC_WORKER_H
+
+#include <baton/worker.h>
+#include <proc/config.h>
+
+struct bt_process;
+
+struct baton_worker {
+    const bt_worker_config *config; /* borrowed from the service's config */
+    baton_callbacks callbacks;      /* the program's own; in a process, the module's once it is loaded */
+    void (*on_worker_exit)(baton_worker *worker, int status, int pid);
+    void *user;                 /* baton_worker_set_user, per process */
+    struct bt_process *process; /* NULL in the master */
+};
+
+/* Everything that is served, by the command or a start program alike. */
+typedef struct bt_service {
+    bt_config *config;
+    baton_worker **workers; /* config->worker_count, same order as config->workers */
+    void (*on_master_reload)(void);
+    void (*on_master_stop)(void);
+
+    /* Loads a pinned module and takes its callbacks: runs in a process, never in the master.
+     * Returns 0 or a negative errno with one line in `why`. */
+    int (*load_module)(baton_worker *worker, const char *path, char *why, size_t why_size);
+} bt_service;
+
+#endif
