@@ -19,14 +19,15 @@ static inline size_t bt_buf_len(const bt_buf *buf)
     return buf->end - buf->start;
 }
 
+/* Both are NULL for a buffer without memory: NULL + 0 is undefined in C. */
 static inline char *bt_buf_head(const bt_buf *buf)
 {
-    return buf->data + buf->start;
+    return buf->data ? buf->data + buf->start : NULL;
 }
 
 static inline char *bt_buf_tail(const bt_buf *buf)
 {
-    return buf->data + buf->end;
+    return buf->data ? buf->data + buf->end : NULL;
 }
 
 /* Makes room for `extra` more bytes behind the end (moving or growing, at least doubling).
@@ -41,7 +42,7 @@ static inline BATON_NODISCARD int bt_buf_reserve(bt_buf *buf, size_t extra)
 /* Appends `len` bytes. `data` may be NULL when `len` is 0. Returns 0 or -ENOMEM. */
 BATON_NODISCARD int bt_buf_append(bt_buf *buf, const void *data, size_t len);
 
-/* Appends formatted text. Returns 0 or -ENOMEM. */
+/* Appends formatted text. Returns 0, -ENOMEM, or -EINVAL for what printf cannot format. */
 BATON_NODISCARD int bt_buf_printf(bt_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Drops `len` bytes from the front; an emptied buffer starts over at its beginning. */

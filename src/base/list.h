@@ -11,7 +11,7 @@ typedef struct bt_list {
     struct bt_list *prev;
 } bt_list;
 
-#define bt_container(pointer, type, member) ((type *) (void *) ((char *) (pointer) - offsetof(type, member)))
+#define bt_container(pointer, type, member) ((type *) (void *) ((char *) (pointer) -offsetof(type, member)))
 
 static inline void bt_list_init(bt_list *list)
 {
