@@ -18,15 +18,15 @@ typedef struct bt_http_head {
     const char *content_type; /* NULL: no Content-Type field */
     baton_str extra;          /* whole field lines, each ended by CRLF, already validated */
     bt_http_framing framing;
-    bool has_length;         /* write Content-Length: with FRAMING_LENGTH, and with HEAD replies whose length is known */
+    bool has_length; /* write Content-Length: with FRAMING_LENGTH, and with HEAD replies whose length is known */
     uint64_t content_length;
-    bool close;              /* write Connection: close */
-    bool keep_alive_1_0;     /* write Connection: keep-alive (an HTTP/1.0 client asked for it) */
-    const char *date;        /* 29 bytes, from bt_http_date() */
+    bool close;          /* write Connection: close */
+    bool keep_alive_1_0; /* write Connection: keep-alive (an HTTP/1.0 client asked for it) */
+    const char *date;    /* 29 bytes, from bt_http_date() */
 } bt_http_head;
 
 /* Appends status line, Date, Content-Type, framing, Connection, extra fields and the empty line.
- * The fast path for a status known to the table does no formatting. 0 or -ENOMEM. */
+ * A status known to the table costs no formatting. 0, -EINVAL (forbidden bytes in content_type) or -ENOMEM. */
 BATON_NODISCARD int bt_http_write_head(bt_buf *out, const bt_http_head *head);
 
 /* One chunk: size in hex, CRLF, data, CRLF. Nothing for len 0 (that would end the body). */
