@@ -4,7 +4,8 @@
 
 #include <baton/types.h>
 
-/* Forks twice with setsid between. In the daemon: returns a pipe descriptor (close-on-exec) for bt_daemon_report. The original
+/* Forks twice with setsid between. In the daemon: returns a descriptor (close-on-exec, for the
+ * daemon alone: a copy in a child would keep the original process waiting) for bt_daemon_report. The original
  * process never returns from this call: it waits for the report, prints its text to stdout (code 0) or stderr, and
  * exits with its code; if the daemon dies first: exit 1 and "baton: the daemon ended before it was ready".
  * stdin becomes /dev/null here; stdout and stderr stay until the report (so that early errors are seen).
