@@ -60,6 +60,33 @@ static inline bool bt_str_equal_nocase(const char *a, const char *b, size_t len)
     return true;
 }
 
+static inline uint64_t bt_load_lower8(const char *p)
+{
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return word | 0x2020202020202020u;
+}
+
+static inline uint32_t bt_load_lower4(const char *p)
+{
+    uint32_t word;
+    memcpy(&word, p, 4);
+    return word | 0x20202020u;
+}
+
+/* Is `text` the word `lower` in any case? For words of at least 4 lower-case letters, digits and '-': setting bit 5
+ * then folds nothing else into them but control bytes, which `text` must not hold. Constant `len`: few loads. */
+__attribute__((always_inline)) static inline bool bt_str_is_word(const char *text, const char *lower, size_t len)
+{
+    if (len < 8)
+        return bt_load_lower4(text) == bt_load_lower4(lower) &&
+               bt_load_lower4(text + len - 4) == bt_load_lower4(lower + len - 4);
+    uint64_t differs = 0;
+    for (size_t i = 0; i + 8 <= len; i += 8)
+        differs |= bt_load_lower8(text + i) ^ bt_load_lower8(lower + i);
+    return (differs | (bt_load_lower8(text + len - 8) ^ bt_load_lower8(lower + len - 8))) == 0;
+}
+
 #define BT_SWAR(byte)          (0x0101010101010101u * (uint64_t) (byte))
 #define BT_SWAR_HAS_ZERO(word) (((word) -BT_SWAR(1)) & ~(word) &BT_SWAR(0x80))
 

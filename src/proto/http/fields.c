@@ -5,12 +5,9 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-static bool value_is(baton_str value, const char *lower, size_t len)
-{
-    return value.len == len && bt_str_equal_nocase(value.data, lower, len);
-}
-
-#define VALUE_IS(value, literal) value_is((value), (literal), sizeof(literal) - 1)
+/* Names and values that reach this file have been checked for control bytes. */
+#define VALUE_IS(value, word)                                                                                          \
+    ((value).len == sizeof(word) - 1 && bt_str_is_word((value).data, (word), sizeof(word) - 1))
 
 /* The next element of a comma-separated list (RFC 9110, 5.6.1), blanks trimmed; false at its end. */
 static bool next_element(baton_str *rest, baton_str *element)
@@ -65,12 +62,10 @@ static bool authority_is_valid(const char *p, const char *end)
         if (!p)
             return false;
     } else {
-        for (; p < end && *p != ':'; p++) {
-            if (bt_char_is(*p, BT_CHAR_HOST))
-                continue;
+        while ((p = bt_scan_bytes(p, end, BT_CHAR_HOST)) < end && *p != ':') {
             if (*p != '%' || end - p < 3 || !bt_char_is(p[1], BT_CHAR_HEX) || !bt_char_is(p[2], BT_CHAR_HEX))
                 return false;
-            p += 2;
+            p += 3;
         }
     }
     return p == end || (*p == ':' && port_is_valid(p + 1, end));
@@ -162,7 +157,7 @@ static bt_http_step note_transfer_encoding(bt_http_parser *parser, baton_str val
         const char *end = element.data + element.len;
         const char *stop = bt_scan_bytes(element.data, end, BT_CHAR_TOKEN);
         if (stop == element.data || (stop < end && *stop != ';' && !bt_char_is_blank(*stop)) ||
-            (stop < end && value_is((baton_str){element.data, (size_t) (stop - element.data)}, "chunked", 7)))
+            (stop - element.data == 7 && bt_str_is_word(element.data, "chunked", 7)))
             return bt_http_fail(parser, 400, "malformed Transfer-Encoding");
         parser->seen |= BT_HTTP_SEEN_UNKNOWN_CODING;
     }
@@ -172,6 +167,10 @@ static bt_http_step note_transfer_encoding(bt_http_parser *parser, baton_str val
 static bt_http_step note_connection(bt_http_parser *parser, baton_str value)
 {
     baton_str element;
+    if (VALUE_IS(value, "keep-alive")) { /* by far the most frequent */
+        parser->seen |= BT_HTTP_SEEN_KEEP_ALIVE;
+        return BT_HTTP_STEP_NEXT;
+    }
     while (next_element(&value, &element)) {
         if (VALUE_IS(element, "keep-alive"))
             parser->seen |= BT_HTTP_SEEN_KEEP_ALIVE;

@@ -178,7 +178,7 @@ int bt_http_write_head(bt_buf *out, const bt_http_head *head)
     size_t type_len = head->content_type ? strlen(head->content_type) : 0;
     if (type_len > 0) {
         const char *type_end = head->content_type + type_len;
-        if (bt_scan_value(head->content_type, head->content_type, type_end) < type_end)
+        if (bt_scan_swar(head->content_type, type_end, BT_CHAR_VALUE) < type_end)
             return -EINVAL;
     }
     if (bt_buf_reserve(out, FIXED + type_len + head->extra.len) < 0)
