@@ -1,0 +1,75 @@
+/* cli/cli.h: the words of the command line, shared by the files of this folder. */
+#ifndef BT_CLI_CLI_H
+#define BT_CLI_CLI_H
+
+#include <baton/types.h>
+#include <proc/worker.h>
+#include <stdio.h>
+
+/* Exit codes that scripts can trust; documented in --help. */
+enum {
+    BT_EXIT_DONE = 0,
+    BT_EXIT_FAILED = 1,
+    BT_EXIT_USAGE = 2,
+    BT_EXIT_NOT_RUNNING = 3,
+};
+
+enum {
+    BT_OPTION_FILE = 1 << 0,
+    BT_OPTION_DAEMON = 1 << 1,
+    BT_OPTION_GRACEFUL = 1 << 2,
+    BT_OPTION_JSON = 1 << 3,
+    BT_OPTION_WATCH = 1 << 4,
+    BT_OPTION_WAIT = 1 << 5,
+    BT_OPTION_NO_WAIT = 1 << 6,
+    BT_OPTION_MARKDOWN = 1 << 7,
+    BT_OPTION_HELP = 1 << 8,
+    BT_OPTION_VERSION = 1 << 9,
+};
+
+typedef struct bt_cli {
+    const char *program; /* argv[0] without directories: begins every message */
+    bool is_command;     /* the baton command, which reads a file; else a start program */
+    const char *file;    /* -c FILE as given */
+    unsigned options;    /* BT_OPTION_*, those given */
+    const char *operand; /* worker of `reload`, topic of `help`; NULL */
+} bt_cli;
+
+typedef struct bt_command {
+    const char *name;
+    int (*run)(bt_cli *cli); /* returns the exit code */
+    unsigned options;        /* BT_OPTION_* that go with it; -c, -h and -V always do */
+    bool takes_operand;
+    const char *usage; /* "reload [NAME] [-g] [--wait | --no-wait]" */
+    const char *doc;
+} bt_command;
+
+/* Ends with name NULL. */
+extern const bt_command bt_commands[];
+
+/* The baton command: main() without the library around it. Returns the exit code. */
+int bt_command_main(int argc, char **argv);
+
+/* "PROGRAM: text" on stderr. Returns `code`. */
+int bt_cli_fail(const bt_cli *cli, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* options.c: fills `cli`, and *command with what to do. Returns 0, or BT_EXIT_USAGE after saying what is wrong. */
+BATON_NODISCARD int bt_cli_parse(bt_cli *cli, int argc, char **argv, const bt_command **command);
+
+/* help.c */
+void bt_print_help(const bt_cli *cli, FILE *out);
+void bt_print_settings(FILE *out);
+void bt_print_settings_markdown(FILE *out);
+
+/* load.c: the service from the file or the start program. Mistakes are printed and NULL returned: exit code 2. */
+bt_service *bt_cli_load(const bt_cli *cli);
+void bt_cli_unload(const bt_cli *cli, bt_service *service);
+
+/* What is needed to find a running master, even when the file has mistakes: the config and these as text, malloc'ed
+ * (NULL: none). NULL after saying that the file cannot be read. */
+bt_service *bt_cli_load_lenient(const bt_cli *cli, char **mistakes);
+
+/* check.c */
+int bt_cli_check(bt_cli *cli);
+
+#endif
