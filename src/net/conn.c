@@ -11,6 +11,9 @@
 /* A first read into the connection's own buffer asks for this much: enough for a head, small for a slow client. */
 #define READ_MIN (4 * 1024)
 
+/* A process that ends does not wait long for peers that keep their end open. */
+#define LEAVING_LINGER_MS 250
+
 static void on_event(uv_poll_t *poll, int status, int events);
 
 static void release(baton_conn *conn)
@@ -108,7 +111,8 @@ void bt_conn_pause(baton_conn *conn)
 
 void bt_conn_expire_in(baton_conn *conn, uint64_t timeout_ms)
 {
-    bt_loop_deadline(conn->loop, &conn->timeout, timeout_ms == 0 ? 0 : bt_loop_now(conn->loop) + timeout_ms);
+    if (conn->state != BT_CONN_CLOSED && conn->state != BT_CONN_PASSED)
+        bt_loop_deadline(conn->loop, &conn->timeout, timeout_ms == 0 ? 0 : bt_loop_now(conn->loop) + timeout_ms);
 }
 
 /* ---- input ---- */
@@ -318,7 +322,8 @@ void bt_conn_shut(baton_conn *conn)
     }
     conn->state = BT_CONN_LINGER;
     conn->reading_paused = false;
-    bt_conn_expire_in(conn, conn->endpoint->linger_timeout_ms);
+    bool leaving = conn->loop->departure == BT_DEPARTURE_CLOSE;
+    bt_conn_expire_in(conn, leaving ? LEAVING_LINGER_MS : conn->endpoint->linger_timeout_ms);
     bt_conn_update_interest(conn);
 }
 
@@ -347,14 +352,28 @@ void bt_conn_hold(baton_conn *conn)
     conn->events = 0;
     bt_list_remove(&conn->dirty);
     uv_poll_stop(&conn->poll); /* libuv takes the descriptor out of epoll at once */
+    bt_wheel_remove(&conn->loop->wheel, &conn->timeout); /* the deadline stays: it travels, or is ours again */
+}
+
+static void reopen(baton_conn *conn)
+{
+    assert(conn->state == BT_CONN_PASSING);
+    conn->state = BT_CONN_OPEN;
+    bt_loop_deadline(conn->loop, &conn->timeout, conn->timeout.deadline_ms);
+    bt_conn_start(conn);
+}
+
+void bt_conn_taken(baton_conn *conn)
+{
+    reopen(conn);
+    if (conn->loop->departure != BT_DEPARTURE_NONE)
+        bt_conn_mark_dirty(conn); /* told to drain since: it leaves again from the loop's end */
 }
 
 void bt_conn_rearm(baton_conn *conn)
 {
-    assert(conn->state == BT_CONN_PASSING);
-    conn->state = BT_CONN_OPEN;
     conn->refused = true;
-    bt_conn_start(conn);
+    reopen(conn);
 }
 
 void bt_conn_passed(baton_conn *conn)

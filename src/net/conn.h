@@ -123,6 +123,9 @@ bool bt_conn_is_passable(const baton_conn *conn);
 /* Stops polling and reading; the kernel keeps what arrives. OPEN -> PASSING. */
 void bt_conn_hold(baton_conn *conn);
 
+/* We took it from another process, and said so: PASSING -> OPEN, polled, its unread bytes looked at. */
+void bt_conn_taken(baton_conn *conn);
+
 /* The successor did not take it: PASSING -> OPEN, polled again. */
 void bt_conn_rearm(baton_conn *conn);
 

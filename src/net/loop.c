@@ -63,6 +63,18 @@ void bt_loop_close(bt_loop *loop)
     loop->receive_buffer = NULL;
 }
 
+void bt_loop_each_conn(bt_loop *loop, void (*fn)(baton_conn *conn, void *arg), void *arg)
+{
+    bt_list rest; /* only its head is looked at, so that callbacks may remove any of them */
+    bt_list_init(&rest);
+    bt_list_move_all(&rest, &loop->conns);
+    bt_list *node;
+    while ((node = bt_list_pop(&rest)) != NULL) {
+        bt_list_append(&loop->conns, node);
+        fn(bt_container(node, baton_conn, node), arg);
+    }
+}
+
 void bt_loop_deadline(bt_loop *loop, bt_wheel_entry *entry, uint64_t deadline_ms)
 {
     bt_wheel_set(&loop->wheel, entry, deadline_ms);

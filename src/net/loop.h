@@ -66,6 +66,9 @@ static inline uint64_t bt_loop_now(const bt_loop *loop)
     return uv_now(&loop->uv);
 }
 
+/* Calls `fn` for each connection in the list; it may end this and any other connection. */
+void bt_loop_each_conn(bt_loop *loop, void (*fn)(struct baton_conn *conn, void *arg), void *arg);
+
 /* Sets a deadline on the wheel and keeps the wheel turning. */
 void bt_loop_deadline(bt_loop *loop, bt_wheel_entry *entry, uint64_t deadline_ms);
 

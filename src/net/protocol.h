@@ -32,6 +32,9 @@ typedef struct bt_protocol {
     /* The process stops and nobody takes over: close now if idle, else after what is being handled. */
     void (*on_departure)(baton_conn *conn);
 
+    /* The drain is over: end it now, as politely as the protocol allows. */
+    void (*on_expired)(baton_conn *conn);
+
     /* For the pass: what cannot be learned from the unread bytes goes to `state`; `unread` gets the bytes the
      * successor shall see. 0 or negative errno. */
     int (*save)(baton_conn *conn, bt_buf *state, bt_buf *unread);

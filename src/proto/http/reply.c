@@ -254,7 +254,10 @@ void bt_http_refuse(baton_conn *conn, int status)
         bt_conn_destroy(conn, -ENOMEM);
         return;
     }
-    bt_conn_reject(conn, status == 408 ? -ETIMEDOUT : -EPROTO);
+    if (status >= 500)
+        bt_conn_close(conn); /* our fault, not the peer's */
+    else
+        bt_conn_reject(conn, status == 408 ? -ETIMEDOUT : -EPROTO);
 }
 
 /* ---- keeping a request ---- */

@@ -139,7 +139,7 @@ static void handle_request(bt_http_exchange *exchange, char *window)
     } else if (exchange->stage == BT_HTTP_STAGE_DONE) {
         give_back(conn);
         bt_conn_expire_in(conn, endpoint->idle_timeout_ms);
-    } else {
+    } else if (conn->state == BT_CONN_OPEN) {
         bt_conn_expire_in(conn, 0); /* the application may take its time */
     }
 }
@@ -275,6 +275,17 @@ static void on_departure(baton_conn *conn)
         exchange->close_after = true; /* its head is out: the end of the connection says it */
 }
 
+static void on_expired(baton_conn *conn)
+{
+    const bt_http_exchange *exchange = conn->proto;
+    if (exchange != NULL && exchange->stage == BT_HTTP_STAGE_HANDLING)
+        bt_http_refuse(conn, 503);
+    else if (exchange != NULL && exchange->stage == BT_HTTP_STAGE_STREAMING)
+        bt_conn_destroy(conn, -ETIMEDOUT); /* a clean end would pass for a whole body */
+    else
+        bt_conn_close(conn);
+}
+
 static int save(baton_conn *conn, bt_buf *state, bt_buf *unread)
 {
     const bt_http_exchange *exchange = conn->proto;
@@ -311,6 +322,7 @@ const bt_protocol bt_http_protocol = {
     .on_gone = on_gone,
     .is_passable = is_passable,
     .on_departure = on_departure,
+    .on_expired = on_expired,
     .save = save,
     .restore = restore,
 };

@@ -1,0 +1,195 @@
+/* proc/channel.c: messages between master and process over SOCK_SEQPACKET.
+ * Must not know what they mean. */
+#include <base/log.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <proc/channel.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+typedef struct queued_message {
+    bt_list node;
+    bt_message message;
+    int fd;
+} queued_message;
+
+static void on_event(uv_poll_t *poll, int status, int events);
+
+int bt_channel_pair(int pair[2])
+{
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0 ? -errno : 0;
+}
+
+int bt_channel_start(bt_channel *channel, uv_loop_t *loop, int fd)
+{
+    int err = uv_poll_init(loop, &channel->poll, fd);
+    if (err < 0)
+        return err;
+    channel->fd = fd;
+    channel->is_open = true;
+    channel->poll.data = channel;
+    bt_list_init(&channel->queue);
+    return uv_poll_start(&channel->poll, UV_READABLE, on_event);
+}
+
+static void free_queue(bt_channel *channel)
+{
+    bt_list *node;
+    while ((node = bt_list_pop(&channel->queue)) != NULL) {
+        queued_message *queued = bt_container(node, queued_message, node);
+        if (queued->fd >= 0)
+            close(queued->fd);
+        free(queued);
+    }
+}
+
+void bt_channel_close(bt_channel *channel, uv_close_cb closed)
+{
+    if (!channel->is_open)
+        return;
+    channel->is_open = false;
+    free_queue(channel);
+    uv_close((uv_handle_t *) &channel->poll, closed);
+    close(channel->fd);
+    channel->fd = -1;
+}
+
+/* ---- sending ---- */
+
+static int send_now(int socket, const bt_message *message, int fd)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec part = {.iov_base = (void *) (uintptr_t) message,
+                         .iov_len = offsetof(bt_message, text) + message->text_len};
+    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd >= 0) {
+        memset(&control, 0, sizeof control);
+        header.msg_control = control.bytes;
+        header.msg_controllen = sizeof control.bytes;
+        struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
+        cmsg->cmsg_level = SOL_SOCKET;
+        cmsg->cmsg_type = SCM_RIGHTS;
+        cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+    }
+    return sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+/* The other side is stopped or busy: it hears the message when it reads again. */
+static int enqueue(bt_channel *channel, const bt_message *message, int fd)
+{
+    queued_message *queued = malloc(sizeof *queued);
+    if (queued == NULL)
+        return -ENOMEM;
+    queued->message = *message;
+    queued->fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (fd >= 0 && queued->fd < 0) {
+        int err = -errno;
+        free(queued);
+        return err;
+    }
+    bt_list_append(&channel->queue, &queued->node);
+    return uv_poll_start(&channel->poll, UV_READABLE | UV_WRITABLE, on_event);
+}
+
+int bt_channel_send(bt_channel *channel, bt_message_type type, uint64_t value, const char *text, int fd)
+{
+    if (!channel->is_open)
+        return -EPIPE;
+    bt_message message = {.version = BT_CHANNEL_VERSION, .type = (uint16_t) type, .value = value};
+    size_t len = text == NULL ? 0 : strnlen(text, BT_CHANNEL_TEXT - 1);
+    message.text_len = (uint32_t) len;
+    if (len > 0)
+        memcpy(message.text, text, len);
+    if (!bt_list_empty(&channel->queue))
+        return enqueue(channel, &message, fd);
+    int err = send_now(channel->fd, &message, fd);
+    return err == -EAGAIN || err == -ETOOMANYREFS ? enqueue(channel, &message, fd) : err;
+}
+
+static void send_queued(bt_channel *channel)
+{
+    while (!bt_list_empty(&channel->queue)) {
+        queued_message *queued = bt_container(channel->queue.next, queued_message, node);
+        if (send_now(channel->fd, &queued->message, queued->fd) == -EAGAIN)
+            return;
+        bt_list_remove(&queued->node);
+        if (queued->fd >= 0)
+            close(queued->fd);
+        free(queued);
+    }
+    uv_poll_start(&channel->poll, UV_READABLE, on_event);
+}
+
+/* ---- receiving ---- */
+
+/* Bytes of one message, 0 at the end, or a negative errno. */
+static ssize_t receive(int socket, bt_message *message, int *fd)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec part = {.iov_base = message, .iov_len = sizeof *message};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    *fd = -1;
+    ssize_t n = recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (n < 0)
+        return -errno;
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
+    if (cmsg != NULL && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
+        memcpy(fd, CMSG_DATA(cmsg), sizeof(int));
+    return n;
+}
+
+static bool is_valid(const bt_message *message, size_t n)
+{
+    return n >= offsetof(bt_message, text) && message->version == BT_CHANNEL_VERSION &&
+           message->text_len < BT_CHANNEL_TEXT && n == offsetof(bt_message, text) + message->text_len;
+}
+
+/* Returns false when nothing more can be read now. */
+static bool receive_one(bt_channel *channel)
+{
+    bt_message message;
+    int fd;
+    ssize_t n = receive(channel->fd, &message, &fd);
+    if (n == -ECONNRESET || n == -EINTR)
+        return true; /* the other side died with our messages unread: its own, queued here, still come */
+    if (n == -EAGAIN)
+        return false;
+    if (n <= 0) {
+        channel->on_end(channel);
+        return false;
+    }
+    if (!is_valid(&message, (size_t) n)) {
+        bt_log(BT_LOG_ERROR, "channel-message-refused bytes=%zd", n);
+        if (fd >= 0)
+            close(fd);
+        return true;
+    }
+    message.text[message.text_len] = '\0';
+    channel->on_message(channel, &message, fd);
+    return channel->is_open;
+}
+
+static void on_event(uv_poll_t *poll, int status, int events)
+{
+    bt_channel *channel = poll->data;
+    if (status == 0 && (events & UV_WRITABLE))
+        send_queued(channel);
+    if (status < 0 || (events & UV_READABLE)) {
+        while (receive_one(channel))
+            ;
+    }
+    /* An error on the socket makes libuv stop the watcher; what is left is the end-of-file. */
+    if (status < 0 && channel->is_open)
+        channel->on_end(channel);
+}

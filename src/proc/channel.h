@@ -1,0 +1,63 @@
+/* proc/channel.h: the SOCK_SEQPACKET channel between the master and one process: small versioned messages, at most one
+ * descriptor each. Its end-of-file tells that the other side is gone.
+ * Knows messages, not what they lead to. */
+#ifndef BT_PROC_CHANNEL_H
+#define BT_PROC_CHANNEL_H
+
+#include <base/list.h>
+#include <baton/types.h>
+#include <uv.h>
+
+#define BT_CHANNEL_VERSION 1
+#define BT_CHANNEL_TEXT    512
+
+typedef enum bt_message_type {
+    /* process -> master */
+    BT_MESSAGE_READY = 1,   /* on_worker_start returned 0: accepting from now on */
+    BT_MESSAGE_FAILED,      /* cannot serve; text says why; the process ends */
+    BT_MESSAGE_HANDED_OVER, /* draining: everything passable has been passed */
+    BT_MESSAGE_ASK_RELOAD,  /* baton_reload_all() */
+    BT_MESSAGE_ASK_STOP,    /* baton_stop_all(); value: graceful */
+
+    /* master -> process */
+    BT_MESSAGE_DRAIN = 64, /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
+                              0 without limit */
+    BT_MESSAGE_PASS_OUT,   /* draining goes on towards this successor */
+    BT_MESSAGE_PASS_IN,    /* take connections from this descriptor */
+    BT_MESSAGE_STOP,       /* finish what is being handled; value: ms until the end */
+    BT_MESSAGE_RELOAD_NOTE, /* a reload that does not replace this process */
+    BT_MESSAGE_LOG,        /* write the log to this descriptor */
+} bt_message_type;
+
+typedef struct bt_message {
+    uint16_t version;
+    uint16_t type; /* bt_message_type */
+    uint32_t text_len;
+    uint64_t value;
+    char text[BT_CHANNEL_TEXT]; /* NUL-terminated after receiving; only text_len bytes travel */
+} bt_message;
+
+typedef struct bt_channel {
+    uv_poll_t poll;
+    int fd;
+    bool is_open;
+    bt_list queue; /* messages the socket did not take (a stopped process) */
+    void (*on_message)(struct bt_channel *channel, const bt_message *message, int fd); /* fd: -1, or taken */
+    void (*on_end)(struct bt_channel *channel); /* the other side is gone; close the channel */
+    void *owner;
+} bt_channel;
+
+/* A connected pair, non-blocking and close-on-exec. 0 or a negative errno. */
+BATON_NODISCARD int bt_channel_pair(int pair[2]);
+
+/* Takes `fd`; set on_message, on_end and owner before. 0 or a negative errno (fd is then the caller's). */
+BATON_NODISCARD int bt_channel_start(bt_channel *channel, uv_loop_t *loop, int fd);
+
+/* Closes and frees what is queued. `closed` (may be NULL) is called when the struct may be freed. */
+void bt_channel_close(bt_channel *channel, uv_close_cb closed);
+
+/* Sends or queues; never blocks. `fd` is -1 or borrowed (a queued message keeps a copy). `text` may be NULL.
+ * 0, or a negative errno when the channel is closed or broken. */
+int bt_channel_send(bt_channel *channel, bt_message_type type, uint64_t value, const char *text, int fd);
+
+#endif

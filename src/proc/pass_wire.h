@@ -1,0 +1,94 @@
+/* proc/pass_wire.h: the messages of a pass (version 1), between two processes of one machine.
+ *
+ * old -> successor:   header(CONNS) record payload record payload ...   with the descriptors by SCM_RIGHTS
+ * successor -> old:   header(VERDICTS) verdict verdict ...
+ *
+ * A record is followed by its payload (state, app, unread, unsent), or the payload is in a memfd whose descriptor
+ * follows the connection's. Encoding trusts its input; decoding treats the bytes as hostile. Pure: no socket. */
+#ifndef BT_PROC_PASS_WIRE_H
+#define BT_PROC_PASS_WIRE_H
+
+#include <base/buf.h>
+#include <net/address.h>
+
+#define BT_PASS_MAGIC       0x53415042u /* "BPAS" */
+#define BT_PASS_VERSION     1
+#define BT_PASS_MAX_CONNS   64          /* connections in one message */
+#define BT_PASS_MAX_BYTES   (32 * 1024) /* of one message; larger state goes into a memfd */
+#define BT_PASS_MAX_FDS     (2 * BT_PASS_MAX_CONNS)
+#define BT_PASS_WINDOW      256         /* connections sent and not yet answered */
+#define BT_PASS_MAX_PAYLOAD (2u << 30)
+
+typedef enum bt_pass_type {
+    BT_PASS_CONNS = 1,
+    BT_PASS_VERDICTS = 2,
+} bt_pass_type;
+
+typedef enum bt_verdict {
+    BT_VERDICT_TAKEN = 0,
+    BT_VERDICT_DRAINING,      /* the successor itself has been told to drain */
+    BT_VERDICT_PROTOCOL,      /* unknown protocol or a state version it cannot read */
+    BT_VERDICT_NO_DESCRIPTOR, /* out of descriptors */
+    BT_VERDICT_NO_MEMORY,
+    BT_VERDICT_MALFORMED,
+} bt_verdict;
+
+typedef struct bt_pass_header {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t type;
+    uint32_t count;
+    uint32_t reserved;
+} bt_pass_header;
+
+typedef struct bt_pass_record {
+    uint64_t id;
+    uint16_t protocol; /* bt_protocol.wire_id */
+    uint16_t protocol_version;
+    uint16_t in_memfd; /* 1: the payload is in a memfd */
+    uint16_t reserved;
+    uint64_t requests;
+    uint64_t bytes_read;
+    uint64_t bytes_written;
+    uint64_t deadline_ms; /* CLOCK_MONOTONIC, 0 = none */
+    bt_address remote;
+    uint32_t app_version;
+    uint64_t state_len;
+    uint64_t app_len;
+    uint64_t unread_len;
+    uint64_t unsent_len;
+} bt_pass_record;
+
+typedef struct bt_pass_verdict {
+    uint64_t id;
+    uint32_t verdict; /* bt_verdict */
+    uint32_t reserved;
+} bt_pass_verdict;
+
+/* Sum of the four lengths. The record must have passed bt_pass_next or come from us. */
+size_t bt_pass_payload_len(const bt_pass_record *record);
+
+/* Starts a message / counts one more entry in it. 0 or -ENOMEM. */
+BATON_NODISCARD int bt_pass_begin(bt_buf *message, bt_pass_type type);
+void bt_pass_count(bt_buf *message, uint32_t count);
+
+BATON_NODISCARD int bt_pass_add_verdict(bt_buf *message, uint64_t id, bt_verdict verdict);
+
+/* Reading a received message. */
+typedef struct bt_pass_reader {
+    const char *at;
+    size_t left;
+    uint32_t entries_left;
+} bt_pass_reader;
+
+/* Checks the header. 0 or -EPROTO. */
+BATON_NODISCARD int bt_pass_open(bt_pass_reader *reader, const void *data, size_t len, bt_pass_type type);
+
+/* The next record; `*payload` points into the message, or is NULL when it is in a memfd. Returns 1, 0 at the end of the
+ * message, or -EPROTO (nothing behind it can be trusted). */
+BATON_NODISCARD int bt_pass_next(bt_pass_reader *reader, bt_pass_record *record, const char **payload);
+
+/* The next verdict: 1, 0 or -EPROTO. */
+BATON_NODISCARD int bt_pass_next_verdict(bt_pass_reader *reader, bt_pass_verdict *verdict);
+
+#endif

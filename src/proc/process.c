@@ -1,0 +1,246 @@
+/* proc/process.c: the life of one worker process from fork to exit.
+ * Must not know the other processes: what it hears of them comes through the channel. */
+#include <base/log.h>
+#include <errno.h>
+#include <grp.h>
+#include <net/timer.h>
+#include <proc/process.h>
+#include <proto/protocol.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Exit codes of a process that could not start; the text goes to the master before. */
+#define EXIT_CANNOT_START 70
+
+/* The one context of this process; only the public API, whose calls name no object, reads it. */
+static bt_process *current;
+
+bt_process *bt_process_current(void)
+{
+    return current;
+}
+
+void bt_process_fail(bt_process *process, const char *why)
+{
+    bt_log(BT_LOG_ERROR, "cannot-serve reason=\"%s\"", why);
+    bt_channel_send(&process->channel, BT_MESSAGE_FAILED, 0, why, -1);
+}
+
+/* ---- messages of the master ---- */
+
+static void on_message(bt_channel *channel, const bt_message *message, int fd)
+{
+    bt_process *process = channel->owner;
+    const baton_callbacks *callbacks = &process->start->worker->callbacks;
+    switch ((bt_message_type) message->type) {
+    case BT_MESSAGE_DRAIN:
+        bt_process_drain(process, fd, message->value);
+        return;
+    case BT_MESSAGE_PASS_OUT:
+        bt_process_pass_to(process, fd);
+        return;
+    case BT_MESSAGE_PASS_IN:
+        bt_process_take_from(process, fd);
+        return;
+    case BT_MESSAGE_STOP:
+        bt_process_stop(process, message->value);
+        break;
+    case BT_MESSAGE_RELOAD_NOTE:
+        if (callbacks->on_worker_reload != NULL)
+            callbacks->on_worker_reload(process->start->worker);
+        break;
+    case BT_MESSAGE_LOG: {
+        int old = bt_log_fd();
+        bt_log_set_fd(fd);
+        if (old > STDERR_FILENO)
+            close(old);
+        return;
+    }
+    case BT_MESSAGE_READY:
+    case BT_MESSAGE_FAILED:
+    case BT_MESSAGE_HANDED_OVER:
+    case BT_MESSAGE_ASK_RELOAD:
+    case BT_MESSAGE_ASK_STOP:
+        break; /* ours to send */
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The master is gone: nobody will replace us, so finish what is being served. */
+static void on_master_gone(bt_channel *channel)
+{
+    bt_process *process = channel->owner;
+    bt_log(BT_LOG_WARN, "master-gone");
+    bt_channel_close(channel, NULL);
+    if (process->state == BT_PROCESS_SERVING)
+        bt_process_stop(process, process->start->worker->config->drain_timeout_ms);
+}
+
+/* ---- starting ---- */
+
+/* The master speaks through the channel; signals of the terminal or of a service manager that reach the whole group must
+ * not end a process in the middle of a request. */
+static void set_signals(void)
+{
+    static const int ignored[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int drop_privileges(const bt_worker_config *config)
+{
+    if (config->user == NULL)
+        return 0;
+    struct passwd *user = getpwnam(config->user);
+    struct group *group = config->group == NULL ? NULL : getgrnam(config->group);
+    if (user == NULL || (config->group != NULL && group == NULL))
+        return -ENOENT;
+    gid_t gid = group == NULL ? user->pw_gid : group->gr_gid;
+    if (initgroups(user->pw_name, gid) < 0 || setgid(gid) < 0 || setuid(user->pw_uid) < 0)
+        return -errno;
+    return 0;
+}
+
+static void set_endpoint(bt_process *process)
+{
+    const bt_worker_config *config = process->start->worker->config;
+    process->endpoint = (bt_endpoint){
+        .protocol = config->listen == NULL ? NULL : bt_protocol_find(config->address.scheme),
+        .callbacks = &process->start->worker->callbacks,
+        .worker = process->start->worker,
+        .counters = process->start->counters,
+        .max_package = config->max_package,
+        .max_send_buffer = config->max_send_buffer,
+        .max_head = (uint32_t) config->max_head,
+        .max_target = (uint32_t) config->max_target,
+        .max_headers = (uint32_t) config->max_headers,
+        .header_timeout_ms = config->header_timeout_ms,
+        .idle_timeout_ms = config->idle_timeout_ms,
+        .linger_timeout_ms = config->linger_timeout_ms,
+        .keepalive_requests = (uint64_t) config->keepalive_requests,
+    };
+}
+
+static int set_up(bt_process *process, const bt_process_start *start)
+{
+    process->start = start;
+    bt_list_init(&process->pass_outs);
+    bt_list_init(&process->pass_ins);
+    int err = bt_loop_init(&process->loop, start->number);
+    if (err < 0)
+        return err;
+    process->loop.hook_arg = process;
+    set_endpoint(process);
+    uv_timer_init(&process->loop.uv, &process->deadline);
+    uv_timer_init(&process->loop.uv, &process->retry);
+    uv_idle_init(&process->loop.uv, &process->finish);
+    process->deadline.data = process->retry.data = process->finish.data = process;
+    process->channel.on_message = on_message;
+    process->channel.on_end = on_master_gone;
+    process->channel.owner = process;
+    return bt_channel_start(&process->channel, &process->loop.uv, start->channel_fd);
+}
+
+/* The application's own start. 0, or a negative errno with words in `why`. */
+static int start_application(bt_process *process, char *why, size_t size)
+{
+    baton_worker *worker = process->start->worker;
+    int err = 0;
+    if (process->start->module_path[0] != '\0')
+        err = process->start->service->load_module(worker, process->start->module_path, why, size);
+    if (err < 0)
+        return err;
+    if (worker->callbacks.on_worker_start != NULL) {
+        err = worker->callbacks.on_worker_start(worker);
+        if (err != 0) {
+            if (why[0] == '\0') /* baton_worker_load has said more */
+                snprintf(why, size, "on_worker_start returned %d", err);
+            return -ECANCELED;
+        }
+    }
+    if (process->endpoint.protocol == bt_protocol_find("http") && worker->callbacks.on_request == NULL) {
+        snprintf(why, size, "an http worker needs on_request, and nothing has set it");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int begin(bt_process *process, char *why, size_t size)
+{
+    const bt_worker_config *config = process->start->worker->config;
+    int err = drop_privileges(config);
+    if (err < 0) {
+        snprintf(why, size, "cannot become user %s: %s", config->user, strerror(-err));
+        return err;
+    }
+    err = start_application(process, why, size);
+    if (err < 0)
+        return err;
+    process->state = BT_PROCESS_SERVING;
+    if (process->start->listen_fd >= 0) {
+        err = bt_acceptor_start(&process->acceptor, &process->loop, &process->endpoint, process->start->listen_fd);
+        if (err < 0) {
+            snprintf(why, size, "cannot poll the listening socket: %s", strerror(-err));
+            return err;
+        }
+    }
+    return 0;
+}
+
+static void set_role(const bt_process_start *start)
+{
+    char role[64];
+    snprintf(role, sizeof role, "%.48s.%d", start->worker->config->name, start->slot);
+    bt_log_set_role(role);
+}
+
+static void destroy(baton_conn *conn, void *arg)
+{
+    (void) arg;
+    bt_conn_destroy(conn, 0);
+}
+
+static void close_all(bt_process *process)
+{
+    bt_acceptor_stop(&process->acceptor);
+    bt_process_close_passes(process);
+    bt_timers_stop_all(&process->loop);
+    bt_loop_each_conn(&process->loop, destroy, NULL);
+    bt_channel_close(&process->channel, NULL);
+    bt_loop_close(&process->loop);
+}
+
+int bt_process_run(const bt_process_start *start)
+{
+    static bt_process process; /* as long as the process itself: public handles point into it */
+    char why[BT_CHANNEL_TEXT] = "";
+    current = &process;
+    start->worker->process = &process;
+    set_role(start);
+    set_signals();
+    int err = set_up(&process, start);
+    if (err < 0) {
+        bt_log(BT_LOG_ERROR, "cannot-serve reason=\"%s\"", uv_strerror(err));
+        return EXIT_CANNOT_START;
+    }
+    err = begin(&process, why, sizeof why);
+    if (err < 0) {
+        bt_process_fail(&process, why);
+        process.exit_code = EXIT_CANNOT_START;
+    } else {
+        bt_channel_send(&process.channel, BT_MESSAGE_READY, 0, NULL, -1);
+        uv_run(&process.loop.uv, UV_RUN_DEFAULT);
+        if (start->worker->callbacks.on_worker_stop != NULL)
+            start->worker->callbacks.on_worker_stop(start->worker);
+    }
+    close_all(&process);
+    return process.exit_code;
+}
