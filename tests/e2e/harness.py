@@ -160,12 +160,13 @@ class CommandFailed(AssertionError):
 class Service:
     """One running baton (or start program) in a folder of its own."""
 
-    def __init__(self, ini=None, program=None, env=None):
+    def __init__(self, ini=None, env=None):
         # Short, because the path of a Unix socket ends at 107 bytes; open, because processes may run as nobody.
         self.folder = Path("/tmp/bt-" + uuid.uuid4().hex[:8])
         self.folder.mkdir()
         self.folder.chmod(0o755)
-        self.program = [str(program)] if program else [str(BATON), "-c", str(self.folder / "baton.ini")]
+        self.program = [str(BATON), "-c", str(self.folder / "baton.ini")]
+        self.stem = "baton"  # of the pid file; those of a start program are called after it
         self.log_file = self.folder / "stderr.log"
         self.tag = uuid.uuid4().hex
         self.env = dict(os.environ, **SANITIZER_ENV, BATON_TEST_TAG=self.tag, **(env or {}))
@@ -177,6 +178,11 @@ class Service:
         self.exit_code_expected = 0
         if ini is not None:
             self.write_ini(ini)
+
+    def run_program(self, program):
+        """Makes this the service of a start program."""
+        self.program = [str(program)]
+        self.stem = Path(program).name
 
     # -- files --
 
@@ -211,11 +217,11 @@ class Service:
 
     @property
     def pid_file(self):
-        return self.folder / "run" / "baton.pid"
+        return self.folder / "run" / (self.stem + ".pid")
 
     @property
     def control_socket(self):
-        return self.folder / "run" / "baton.sock"
+        return self.folder / "run" / (self.stem + ".sock")
 
     # -- life --
 

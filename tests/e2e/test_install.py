@@ -80,7 +80,7 @@ def test_start_program_built_with_pkg_config_runs(installed, static):
         if static:
             flags = [str(installed.library / "libbaton.a") if flag == "-lbaton" else flag for flag in flags]
         subprocess.run(["cc", "-o", str(service.folder / "own"), str(service.folder / "own.c"), *flags], check=True)
-        service.program = [str(service.folder / "own")]
+        service.run_program(service.folder / "own")
         service.start()
         assert get(service.port).text == "installed"
         service.reload()

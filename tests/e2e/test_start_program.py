@@ -20,7 +20,7 @@ def program():
         service = Service(env={"LD_LIBRARY_PATH": str(BUILD / "src")})
         for name in ("start-program", "preloaded.so", "handler.so"):
             shutil.copy(EXAMPLES / "start-program" / name, service.folder)
-        service.program = [str(service.folder / "start-program")]
+        service.run_program(service.folder / "start-program")
         try:
             yield service.start()
         finally:
@@ -143,7 +143,7 @@ def own_program():
         sanitize = ["-fsanitize=address,undefined"] if b"__asan_init" in (BUILD / "baton").read_bytes() else []
         subprocess.run(["clang" if sanitize else "cc", *sanitize, "-I", str(ROOT / "include"), "-o",
                         str(service.folder / "own"), str(text), "-L", str(BUILD / "src"), "-lbaton"], check=True)
-        service.program = [str(service.folder / "own")]
+        service.run_program(service.folder / "own")
         return service
 
     yield make
