@@ -31,17 +31,17 @@ void bt_print_help(const bt_cli *cli, FILE *out)
                  "  3  not running (status, stop, reload)\n");
 }
 
-/* Words of `text` between `indent` and WIDTH; the first line is begun at column `at`. */
-static void print_wrapped(FILE *out, const char *text, int indent, int at)
+/* `text` as a block whose lines begin behind `indent` blanks; the first one is there already. */
+static void print_wrapped(FILE *out, const char *text, int indent)
 {
+    int at = indent;
     while (*text) {
         int len = (int) strcspn(text, " ");
-        if (at + len > WIDTH && at > indent) {
+        if (at > indent && at + 1 + len > WIDTH) {
             fprintf(out, "\n%*s", indent, "");
             at = indent;
         }
-        fprintf(out, "%.*s%s", len, text, text[len] ? " " : "");
-        at += len + 1;
+        at += fprintf(out, "%s%.*s", at > indent ? " " : "", len, text);
         text += len;
         text += strspn(text, " ");
     }
@@ -89,7 +89,7 @@ static void print_table(FILE *out, const bt_setting *table)
         describe_value(setting, value, sizeof(value));
         fprintf(out, "  %-20s%s; default: %s\n%22s", setting->name, value,
                 setting->fallback ? setting->fallback : "not set", "");
-        print_wrapped(out, setting->doc, 22, 22);
+        print_wrapped(out, setting->doc, 22);
     }
 }
 
