@@ -32,7 +32,9 @@ build:
 	@test -f $(BUILD)/build.ninja || CC=$(CC) $(MESON) setup --prefix $(PREFIX) $(BUILD)
 	@ninja -C $(BUILD)
 
-demo: build
+demo:
+	@tools/install-deps build demo
+	@$(MAKE) --no-print-directory build
 	@$(PYTHON) bench/demo.py --build $(BUILD)
 
 test:
@@ -52,7 +54,7 @@ fuzz:
 	@$(RUN_TESTS) --fuzz $(FUZZ_SECONDS)
 
 bench: build
-	@$(PYTHON) bench/bench.py --build $(BUILD)
+	@$(PYTHON) bench/cpu.py --build $(BUILD)
 
 install: build
 	@$(MESON) configure $(BUILD) -Dprefix=$(PREFIX)
