@@ -12,7 +12,7 @@ import time
 import pytest
 
 from client import HttpClient, build_request, get
-from harness import BATON, DEADLINE, EXAMPLES, free_port, process_state, wait_until, worker_ini
+from harness import BATON, DEADLINE, EXAMPLES, ROOT, free_port, process_state, wait_until, worker_ini
 
 WHO = """
 #include <baton.h>
@@ -437,6 +437,11 @@ def test_version_and_help():
     text = subprocess.run([BATON, "--help"], capture_output=True, text=True, check=True).stdout
     for word in ("start", "stop", "restart", "reload", "status", "check"):
         assert word in text
+
+
+def test_settings_page_is_what_the_program_says():
+    page = subprocess.run([BATON, "help", "settings", "--markdown"], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "settings.md").read_text() == page
 
 
 def test_a_mistake_in_the_file_is_named_with_its_line(new_service):
