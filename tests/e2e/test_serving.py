@@ -6,13 +6,12 @@ import re
 import shutil
 import socket
 import stat
-import subprocess
 import time
 
 import pytest
 
 from client import HttpClient, build_request, get
-from harness import BATON, DEADLINE, EXAMPLES, ROOT, free_port, process_state, wait_until, worker_ini
+from harness import DEADLINE, EXAMPLES, free_port, process_state, wait_until, worker_ini
 
 WHO = """
 #include <baton.h>
@@ -429,46 +428,13 @@ BATON_MODULE(.on_message = on_message);
     assert received == data
 
 
-# ---- the command ----
-
-def test_version_and_help():
-    version = subprocess.run([BATON, "--version"], capture_output=True, text=True, check=True).stdout
-    assert re.match(r"baton \d+\.\d+\.\d+", version)
-    text = subprocess.run([BATON, "--help"], capture_output=True, text=True, check=True).stdout
-    for word in ("start", "stop", "restart", "reload", "status", "check"):
-        assert word in text
-
-
-def test_settings_page_is_what_the_program_says():
-    page = subprocess.run([BATON, "help", "settings", "--markdown"], capture_output=True, text=True, check=True).stdout
-    assert (ROOT / "docs" / "settings.md").read_text() == page
-
-
-def test_a_mistake_in_the_file_is_named_with_its_line(new_service):
-    service = new_service("[worker web]\nlisten = http://127.0.0.1:{port}\ncount = x\nmodule = ./http-echo.so\n")
-    for words in (["check"], ["start"]):
-        result = service.command(*words)
-        assert result.returncode == 2
-        assert re.search(r'baton\.ini:3: worker web: count: "x" is not a number from 1 to 1024', result.stderr)
-
-
-def test_check_accepts_a_good_file_and_starts_nothing(new_service):
-    service = new_service(worker_ini())
-    assert service.command("check").returncode == 0
-    assert not service.pid_file.exists()
+# ---- status and daemon (more of the command in test_cli.py) ----
 
 
 def test_check_warns_of_stop_first_with_one_process(new_service):
     service = new_service(worker_ini(count=1, strategy="stop-first"))
     result = service.command("check")
     assert result.returncode == 0 and "stop-first" in result.stdout + result.stderr
-
-
-def test_commands_without_a_service_say_so(new_service):
-    service = new_service(worker_ini())
-    for words in (["status"], ["stop"], ["reload"]):
-        result = service.command(*words)
-        assert result.returncode != 0 and "not running" in result.stderr
 
 
 def test_status_is_a_table_for_people_and_json_for_programs(serve):
@@ -508,28 +474,10 @@ def test_daemon_reports_when_it_serves_and_stops(new_service):
     assert not service.pid_file.exists() and not service.control_socket.exists()
 
 
-def test_daemon_that_cannot_start_says_why_and_fails(new_service):
-    service = new_service(worker_ini(count=1, module="./bad.so"))
-    (service.folder / "bad.so").write_text("not a module")
-    result = service.command("start", "-d", tagged=True)
-    assert result.returncode == 1 and "bad.so" in result.stderr
-
-
 def test_log_lines_go_to_the_log_file(serve):
     service = serve(count=1, master={"log_file": "log/baton.log"})
     service.reload()
     assert "generation" in (service.folder / "log" / "baton.log").read_text()
-
-
-def test_restart_serves_again(serve):
-    service = serve(count=1)
-    before = service.pids()
-    result = service.command("restart", "-d", tagged=True)
-    assert result.returncode == 0, result.stderr
-    wait_until(lambda: service.status_or_none() and service.status()["state"] == "running", "it runs again")
-    assert service.pids() != before and get(service.port).text == "hi"
-    service.must("stop")
-    wait_until(lambda: service.status_or_none() is None, "it has stopped")
 
 
 # ---- the examples ----
