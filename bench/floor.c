@@ -72,9 +72,9 @@ static void accept_one(int listener, int loop)
     epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
 }
 
-static int listen_on(int port)
+static int listen_on(uint16_t port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t) port)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     socklen_t len = sizeof(address);
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
@@ -93,15 +93,17 @@ static int listen_on(int port)
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {{"port", required_argument, NULL, 'p'}, {NULL, 0, NULL, 0}};
-    int port = -1, choice;
+    long port = -1;
+    int choice;
+    char *rest = argv[0];
 
     while ((choice = getopt_long(argc, argv, "", longs, NULL)) != -1)
-        port = choice == 'p' ? atoi(optarg) : -1;
-    if (port < 0 || port > 65535 || optind < argc) {
+        port = choice == 'p' ? strtol(optarg, &rest, 10) : -1;
+    if (port < 0 || port > 65535 || *rest != '\0' || optind < argc) {
         fputs("Usage: floor --port PORT   (0: any; prints port=PORT)\n", stderr);
         return 2;
     }
-    int listener = listen_on(port), loop = epoll_create1(EPOLL_CLOEXEC);
+    int listener = listen_on((uint16_t) port), loop = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event events[EVENTS], event = {.events = EPOLLIN, .data.fd = listener};
     epoll_ctl(loop, EPOLL_CTL_ADD, listener, &event);
     for (;;) {

@@ -132,10 +132,11 @@ static int resolve(storm_options *options)
 {
     if (options->unix_path != NULL) {
         struct sockaddr_un *address = (struct sockaddr_un *) &options->address;
-        if (strlen(options->unix_path) >= sizeof(address->sun_path))
+        size_t len = strlen(options->unix_path);
+        if (len >= sizeof(address->sun_path))
             return mistake("--unix: longer than %zu bytes", sizeof(address->sun_path) - 1);
         address->sun_family = AF_UNIX;
-        strcpy(address->sun_path, options->unix_path);
+        memcpy(address->sun_path, options->unix_path, len + 1);
         options->address_len = sizeof(*address);
         return -1;
     }

@@ -13,6 +13,7 @@
 enum {
     CONNECTS_AT_ONCE = 64,
     EVENTS_AT_ONCE = 256,
+    CATCH_UP_NS = 50 * STORM_MS, /* a stall of ours must not become a burst of one-shots */
 };
 
 uint64_t storm_clock(void)
@@ -63,9 +64,8 @@ static void open_paced(storm_run *run)
     uint64_t interval = 1000000000u / (uint64_t) run->options->one_shot_rate;
     storm_client *client;
 
-    /* At most 50 ms are caught up: a stall of ours must not become a burst. */
-    if (run->pace_next + 50 * STORM_MS < run->now)
-        run->pace_next = run->now - 50 * STORM_MS;
+    if (run->pace_next + CATCH_UP_NS < run->now)
+        run->pace_next = run->now - CATCH_UP_NS;
     while (run->pace_next <= run->now) {
         client = take_due(run, &run->pacing, offsetof(storm_client, pause));
         if (client == NULL)
@@ -171,8 +171,9 @@ void storm_run_end(storm_run *run)
 {
     if (run->phase == STORM_ENDED)
         return;
-    /* An end that has already arrived must not be overlooked. */
-    take_events(run, 0);
+    /* An end that has already arrived must not be overlooked; one look shows a limited number of them. */
+    for (uint32_t seen = 0; seen <= run->client_count; seen += EVENTS_AT_ONCE)
+        take_events(run, 0);
     run->phase = STORM_ENDED;
     for (uint32_t i = 0; i < run->client_count; i++) {
         storm_client *client = &run->clients[i];
