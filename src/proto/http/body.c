@@ -35,12 +35,14 @@ static const char *skip_blanks(const char *p, const char *end)
 }
 
 /* Behind the opening quote: the byte behind the closing one, `end` when cut off, NULL when malformed. */
-static const char *skip_quoted(const char *p, const char *end)
+static const char *skip_quoted(const char *p, const char *end, unsigned *run)
 {
     for (;;) {
+        *run = BT_CHAR_QDTEXT;
         p = bt_scan_bytes(p, end, BT_CHAR_QDTEXT);
         if (p == end)
             return end;
+        *run = 0;
         if (*p == '"')
             return p + 1;
         if (*p != '\\')
@@ -53,32 +55,36 @@ static const char *skip_quoted(const char *p, const char *end)
     }
 }
 
-/* *( BWS ";" BWS name [ BWS "=" BWS value ] ) up to the CR (RFC 9112, 7.1.1). Returns the CR, `end` when cut
- * off, NULL when malformed. */
-static const char *skip_extensions(const char *p, const char *end)
+/* A token of at least one byte; `end` when cut off, NULL when malformed. */
+static const char *skip_token(const char *p, const char *end, unsigned *run)
 {
+    const char *stop = bt_scan_bytes(p, end, BT_CHAR_TOKEN);
+    *run = stop == end && stop > p ? BT_CHAR_TOKEN : 0;
+    return stop == p && p < end ? NULL : stop;
+}
+
+/* *( BWS ";" BWS name [ BWS "=" BWS value ] ) up to the CR (RFC 9112, 7.1.1). Returns the CR, `end` when cut
+ * off (inside a run of class *run), NULL when malformed. */
+static const char *skip_extensions(const char *p, const char *end, unsigned *run)
+{
+    *run = 0;
     while (p < end && *p != '\r') {
         p = skip_blanks(p, end);
         if (p == end)
             return end;
         if (*p != ';')
             return NULL;
-        const char *name = skip_blanks(p + 1, end);
-        p = bt_scan_bytes(name, end, BT_CHAR_TOKEN);
-        if (p == end)
-            return end;
-        if (p == name)
-            return NULL;
+        p = skip_token(skip_blanks(p + 1, end), end, run);
+        if (!p || p == end)
+            return p;
         const char *equals = skip_blanks(p, end);
         if (equals == end)
             return end;
         if (*equals != '=')
             continue;
-        const char *value = skip_blanks(equals + 1, end);
-        if (value == end)
-            return end;
-        p = *value == '"' ? skip_quoted(value + 1, end) : bt_scan_bytes(value, end, BT_CHAR_TOKEN);
-        if (!p || p == value)
+        p = skip_blanks(equals + 1, end);
+        p = p < end && *p == '"' ? skip_quoted(p + 1, end, run) : skip_token(p, end, run);
+        if (!p)
             return NULL;
     }
     return p;
@@ -104,13 +110,14 @@ static bt_http_step read_chunk_size(bt_http_parser *parser, const char *window, 
     /* chunk extensions of the whole body share one budget, or 1-byte chunks would carry any amount of them */
     size_t budget = bt_http_max_head(limits) - parser->extension_bytes;
     size_t longest = MAX_SIZE_DIGITS + budget + 2;
-    bool full = len - parser->position >= longest; /* then what follows finds an error, or the end of the line */
     const char *line = window + parser->position;
-    const char *end = full ? line + longest : window + len;
-    if (!bt_http_line_ready(parser, window, end) && !full)
+    const char *end = len - parser->position > longest ? line + longest : window + len;
+    bool outgrown = (size_t) (end - line) > budget;
+    if (!bt_http_line_ready(parser, window, end) && !outgrown)
         return BT_HTTP_STEP_WAIT;
 
     uint64_t size = 0;
+    unsigned run;
     const char *p = line;
     for (; p < end && bt_char_is(*p, BT_CHAR_HEX); p++) {
         if (p - line == MAX_SIZE_DIGITS)
@@ -118,16 +125,16 @@ static bt_http_step read_chunk_size(bt_http_parser *parser, const char *window, 
         size = size << 4 | bt_char_hex(*p);
     }
     if (p == end)
-        return bt_http_wait(parser, window, end);
+        return bt_http_wait(parser, window, end, 0);
     if (p == line)
         return bt_http_fail(parser, 400, "chunk size is not a hexadecimal number");
-    const char *stop = skip_extensions(p, (size_t) (end - p) > budget + 1 ? p + budget + 1 : end);
+    const char *stop = skip_extensions(p, (size_t) (end - p) > budget + 1 ? p + budget + 1 : end, &run);
     if (!stop)
         return bt_http_fail(parser, 400, "malformed chunk extension");
     if ((size_t) (stop - p) > budget)
         return bt_http_fail(parser, 431, "chunk extensions longer than max_head");
     if (end - stop < 2)
-        return bt_http_wait(parser, window, end);
+        return bt_http_wait(parser, window, end, stop == end ? run : 0);
     if (stop[1] != '\n')
         return bt_http_fail(parser, 400, "bare carriage return behind a chunk size");
 

@@ -43,6 +43,8 @@ static baton_str decode(bt_arena *arena, baton_str encoded)
 
 baton_str bt_params_find(bt_arena *arena, baton_str params, baton_str name)
 {
+    if (!params.data)
+        return (baton_str){NULL, 0};
     const char *p = params.data, *end = p + params.len;
     while (p < end) {
         const char *and = memchr(p, '&', (size_t) (end - p));

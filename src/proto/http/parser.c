@@ -25,13 +25,10 @@ __attribute__((cold)) bt_http_step bt_http_fail(bt_http_parser *parser, uint16_t
     return BT_HTTP_STEP_FAIL;
 }
 
-bt_http_step bt_http_wait(bt_http_parser *parser, const char *window, const char *end)
+bt_http_step bt_http_wait(bt_http_parser *parser, const char *window, const char *end, unsigned class)
 {
-    size_t scanned = (size_t) (end - window);
-    /* a CR may be the first half of the line end: look at it again */
-    if (scanned > parser->position && end[-1] == '\r')
-        scanned--;
-    parser->scanned = scanned;
+    parser->waiting_class = (uint8_t) class;
+    parser->scanned = class ? (size_t) (end - window) : 0;
     return BT_HTTP_STEP_WAIT;
 }
 
@@ -39,10 +36,15 @@ bool bt_http_line_ready(bt_http_parser *parser, const char *window, const char *
 {
     if (parser->scanned <= parser->position)
         return true;
-    if (bt_scan_value(window, window + parser->scanned, end) < end)
-        return true;
-    parser->scanned = (size_t) (end - window);
-    return false;
+    const char *p = window + parser->scanned;
+    if (parser->waiting_class == BT_CHAR_VALUE)
+        p = bt_scan_value(window, p, end);
+    else if (parser->waiting_class == BT_CHAR_TARGET)
+        p = bt_scan_target(window, p, end);
+    else
+        p = bt_scan_bytes(p, end, parser->waiting_class);
+    parser->scanned = (size_t) (p - window);
+    return p < end;
 }
 
 /* ---- request line ---- */
@@ -91,11 +93,11 @@ static bt_http_step skip_empty_lines(bt_http_parser *parser, const char *window,
     return BT_HTTP_STEP_NEXT;
 }
 
-static bt_http_step wait_in_head(bt_http_parser *parser, const char *window, const char *end, bool full)
+static bt_http_step wait_in_head(bt_http_parser *parser, const char *window, const char *end, bool full, unsigned class)
 {
     if (full)
         return bt_http_fail(parser, 431, "head longer than max_head");
-    return bt_http_wait(parser, window, end);
+    return bt_http_wait(parser, window, end, class);
 }
 
 static bt_http_step parse_request_line(bt_http_parser *parser, const char *window, size_t len,
@@ -119,7 +121,7 @@ static bt_http_step parse_request_line(bt_http_parser *parser, const char *windo
     if (p - method > BT_HTTP_MAX_METHOD)
         return bt_http_fail(parser, 501, "method too long");
     if (p == end || step == BT_HTTP_STEP_WAIT)
-        return wait_in_head(parser, window, end, full);
+        return wait_in_head(parser, window, end, full, 0);
     if (p == method || *p != ' ')
         return bad_request_line(parser, *p);
 
@@ -128,7 +130,7 @@ static bt_http_step parse_request_line(bt_http_parser *parser, const char *windo
     if ((size_t) (target_end - target) > limits->max_target || (target_end == end && full))
         return bt_http_fail(parser, 414, "target longer than max_target");
     if (target_end == end)
-        return bt_http_wait(parser, window, end);
+        return bt_http_wait(parser, window, end, BT_CHAR_TARGET);
     if (target_end == target || *target_end != ' ')
         return bad_request_line(parser, *target_end);
 
@@ -137,7 +139,7 @@ static bt_http_step parse_request_line(bt_http_parser *parser, const char *windo
     if (!line_end)
         return bt_http_fail(parser, 400, "malformed protocol version");
     if (major == 0)
-        return wait_in_head(parser, window, end, full);
+        return wait_in_head(parser, window, end, full, 0);
     if (major != '1')
         return bt_http_fail(parser, 505, "only HTTP/1 is spoken here");
 
@@ -211,12 +213,12 @@ bt_http_step bt_http_parse_fields(bt_http_parser *parser, const char *window, si
         const char *name = window + parser->position;
         const char *p = bt_scan_bytes(name, end, BT_CHAR_TOKEN);
         if (p == end)
-            return wait_in_head(parser, window, end, full);
+            return wait_in_head(parser, window, end, full, BT_CHAR_TOKEN);
         if (*p != ':' || p == name) {
             if (*p != '\r' || p != name)
                 return bad_field_line(parser, *p, false);
             if (end - p < 2)
-                return wait_in_head(parser, window, end, full);
+                return wait_in_head(parser, window, end, full, 0);
             if (p[1] != '\n')
                 return bad_field_line(parser, '\r', true);
             parser->position += 2;
@@ -228,7 +230,7 @@ bt_http_step bt_http_parse_fields(bt_http_parser *parser, const char *window, si
             value++;
         const char *stop = bt_scan_value(window, value, end);
         if (stop == end || (*stop == '\r' && end - stop < 2))
-            return wait_in_head(parser, window, end, full);
+            return wait_in_head(parser, window, end, full, stop == end ? BT_CHAR_VALUE : 0);
         if (stop[0] != '\r' || stop[1] != '\n')
             return bad_field_line(parser, *stop, true);
 

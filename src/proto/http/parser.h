@@ -2,8 +2,9 @@
  *
  * Pure: bytes in, offsets out; no socket, no allocation, no callbacks. The caller holds the whole
  * request from its first byte in one contiguous window and calls again when the window has grown (it may
- * also have moved: everything is kept as offsets). No byte is scanned twice, except a partial line's
- * search for its end.
+ * also have moved: everything is kept as offsets). A request ends in the same result however its bytes are
+ * cut, and errors show with the first byte that makes them certain. A line that arrives in pieces is looked at
+ * again only from where it broke off, until its name, target or value ends.
  *
  *   REQUEST_LINE -> FIELDS -+-> DONE                    no body
  *                           +-> BODY_LENGTH -> DONE     Content-Length
@@ -63,6 +64,7 @@ typedef struct bt_http_parser {
     uint32_t extension_bytes; /* of chunk extensions so far: they count against max_head */
     uint8_t minor_version;    /* the digit received; x > 1 is served as 1.1 */
     uint8_t seen;             /* what the fields so far said (parser_internal.h) */
+    uint8_t waiting_class;    /* window[.. scanned) of the current line: a run of this class (chars.h) */
     bool keep_alive;          /* by version and Connection */
     bool has_host;
     bool chunked;
@@ -72,7 +74,7 @@ typedef struct bt_http_parser {
     uint16_t error_status;
     const char *error; /* static text for the log */
     size_t position;   /* first byte of the window not yet consumed by the parser */
-    size_t scanned;    /* end of line is known not to be before this */
+    size_t scanned;    /* not beyond position: the current line has to be looked at from its start */
     size_t head_len;   /* bytes before the body */
     size_t body_start;
     size_t body_len; /* decoded so far */

@@ -33,11 +33,11 @@ static inline size_t bt_http_max_head(const bt_http_limits *limits)
 /* `text` is static. */
 bt_http_step bt_http_fail(bt_http_parser *parser, uint16_t status, const char *text);
 
-/* The line at position is incomplete in [window, end): next time its end is looked for behind `end` only. */
-bt_http_step bt_http_wait(bt_http_parser *parser, const char *window, const char *end);
+/* The line at position ends at `end`, inside a run of bytes of one `class` (chars.h): the line need not be looked at
+ * again before the run ends. 0: it need, at the next byte; only for parts that are short. */
+bt_http_step bt_http_wait(bt_http_parser *parser, const char *window, const char *end, unsigned class);
 
-/* False when the line at position was incomplete before and still has no end in [window, end), and no byte
- * that could end or spoil it. */
+/* False when the line at position broke off before and its run still goes on in [window, end). */
 bool bt_http_line_ready(bt_http_parser *parser, const char *window, const char *end);
 
 /* The head only: NEXT when it is complete and the phase has moved on to the body. */
