@@ -43,7 +43,7 @@ typedef struct baton_callbacks {
 /* Named options of baton_worker_new(). Zero means "the default"; every setting of docs/settings.md,
  * these included, can also be given by name with baton_worker_set(). */
 typedef struct baton_worker_options {
-    const char *name;         /* default "none" */
+    const char *name;         /* default "none", then "none-2", ... */
     int count;                /* processes, 1..1024, default 1 */
     const char *module;       /* a module loaded in each process after the fork; renewed by reload */
     const char *module_files; /* more files of a generation, separated by blanks */

@@ -159,10 +159,11 @@ static void print_table(FILE *out, const table *t)
     }
     for (size_t i = 0; i < t->count; i++) {
         for (size_t c = 0; c < COLUMNS; c++) {
-            bool is_last = c + 1 == COLUMNS;
+            bool is_last = c + 1 == COLUMNS; /* wide enough for every word of an exit */
             int width = is_last ? 0 : columns[c].is_text ? -widths[c] : widths[c];
-            fprintf(out, "%*s%s", width, t->rows[i][c], is_last ? "\n" : "  ");
+            fprintf(out, "%s%*s", c > 0 && !(is_last && !t->rows[i][c][0]) ? "  " : "", width, t->rows[i][c]);
         }
+        fputc('\n', out);
     }
 }
 

@@ -188,9 +188,10 @@ static void test_control_bytes(void **state)
 static void test_at_most_twenty_errors(void **state)
 {
     (void) state;
+    static const char line[] = "colour = red\n";
     char text[600] = "[worker a]\n";
-    for (int i = 0; i < 25; i++)
-        strcat(text, "colour = red\n");
+    for (size_t i = 0, at = strlen(text); i < 25; i++, at += sizeof(line) - 1)
+        memcpy(text + at, line, sizeof(line));
     char *errors;
     int mistakes;
     bt_config *config = read_text(text, strlen(text), &errors, &mistakes);

@@ -129,8 +129,8 @@ static void test_sizes(void **state)
     refuse_value("max_package", "2g", "max_package: \"2g\" is not a size (such as 512, 16k, 10m) from 1 to 1g");
     refuse_value("max_head", "1023", "max_head: \"1023\" is not a size (such as 512, 16k, 10m) from 1k to 1m");
     refuse_value("max_head", "16kb", "max_head: \"16kb\" is not a size (such as 512, 16k, 10m) from 1k to 1m");
-    refuse_value("max_head", "18014398509481984k",
-                 "max_head: \"18014398509481984k\" is not a size (such as 512, 16k, 10m) from 1k to 1m");
+    refuse_value("max_head", "18014398509482000k",
+                 "max_head: \"18014398509482000k\" is not a size (such as 512, 16k, 10m) from 1k to 1m");
     assert_int_equal(web->max_head, 16384); /* a refused value leaves the old one */
 }
 
@@ -144,6 +144,7 @@ static void test_numbers(void **state)
     refuse_value("count", "0", "count: \"0\" is not a number from 1 to 1024");
     refuse_value("count", "1025", "count: \"1025\" is not a number from 1 to 1024");
     refuse_value("count", "-1", "count: \"-1\" is not a number from 1 to 1024");
+    refuse_value("count", "18446744073709551617", "count: \"18446744073709551617\" is not a number from 1 to 1024");
     refuse_value("count", "4k", "count: \"4k\" is not a number from 1 to 1024");
     refuse_value("count", "", "count: no value");
     refuse_value("backlog", "1048577", "backlog: \"1048577\" is not a number from 1 to 1048576");
