@@ -152,6 +152,9 @@ int storm_run_step(storm_run *run, int wait_ms)
 {
     run->now = storm_clock();
     handle_due(run);
+    advance(run); /* a drain that finds nothing under way must not wait for an event */
+    if (run->phase == STORM_ENDED)
+        return 0;
     int has_foreign = take_events(run, time_left(run, wait_ms));
     advance(run);
     return has_foreign;
