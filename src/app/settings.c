@@ -38,7 +38,7 @@ const bt_setting bt_master_settings[] = {
 #define WORKER(field) offsetof(bt_worker_config, field)
 const bt_setting bt_worker_settings[] = {
     {"listen", BT_SETTING_LISTEN, WORKER(listen), NULL, 0, 0, NULL,
-     "Address to serve, such as http://127.0.0.1:8080, http://[::1]:8080, http://*:8080 (IPv4 and IPv6) or http+unix://run/web.sock; when not set the worker is a task process without clients."},
+     "Address to serve, such as http://127.0.0.1:8080, http://[::1]:8080, http://*:8080 (IPv4 and IPv6), text://0.0.0.0:9000 or http+unix://run/web.sock; when not set the worker is a task process without clients."},
     {"count", BT_SETTING_INT, WORKER(count), "1", 1, 1024, NULL,
      "Number of processes that serve at the same time."},
     {"module", BT_SETTING_PATH, WORKER(module), NULL, 0, 0, NULL,

@@ -5,7 +5,7 @@
 #include <app/service.h>
 #include <app/settings.h>
 #include <app/start_program.h>
-#include <proto/protocols.h>
+#include <proto/protocol.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
