@@ -215,10 +215,11 @@ int bt_http_write_chunk(bt_buf *out, const void *data, size_t len)
     if (len > SIZE_MAX - FIXED || bt_buf_reserve(out, FIXED + len) < 0)
         return -ENOMEM;
 
-    char *p = bt_buf_tail(out);
-    int shift = (int) (sizeof(unsigned long) * 8 - 1 - (size_t) __builtin_clzl(len)) & ~3;
-    for (; shift >= 0; shift -= 4)
-        *p++ = "0123456789abcdef"[len >> shift & 15];
+    char digits[2 * sizeof(size_t)];
+    size_t at = sizeof(digits);
+    for (size_t left = len; left > 0; left >>= 4)
+        digits[--at] = "0123456789abcdef"[left & 15];
+    char *p = put(bt_buf_tail(out), digits + at, sizeof(digits) - at);
     p = PUT(p, "\r\n");
     p = put(p, data, len);
     p = PUT(p, "\r\n");
