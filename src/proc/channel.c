@@ -180,6 +180,12 @@ static bool receive_one(bt_channel *channel)
     return channel->is_open;
 }
 
+void bt_channel_read_rest(bt_channel *channel)
+{
+    while (channel->is_open && receive_one(channel))
+        ;
+}
+
 static void on_event(uv_poll_t *poll, int status, int events)
 {
     bt_channel *channel = poll->data;

@@ -9,7 +9,7 @@
 #include <uv.h>
 
 #define BT_CHANNEL_VERSION 1
-#define BT_CHANNEL_TEXT    512
+#define BT_CHANNEL_TEXT    1024
 
 typedef enum bt_message_type {
     /* process -> master */
@@ -18,6 +18,7 @@ typedef enum bt_message_type {
     BT_MESSAGE_HANDED_OVER, /* draining: everything passable has been passed */
     BT_MESSAGE_ASK_RELOAD,  /* baton_reload_all() */
     BT_MESSAGE_ASK_STOP,    /* baton_stop_all(); value: graceful */
+    BT_MESSAGE_MODULE,      /* from the helper: value: worker, text: "SHA256 BUILD-ID PATH" of its pinned module */
 
     /* master -> process */
     BT_MESSAGE_DRAIN = 64, /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
@@ -55,6 +56,9 @@ BATON_NODISCARD int bt_channel_start(bt_channel *channel, uv_loop_t *loop, int f
 
 /* Closes and frees what is queued. `closed` (may be NULL) is called when the struct may be freed. */
 void bt_channel_close(bt_channel *channel, uv_close_cb closed);
+
+/* Reads what a dead process has left in the channel. */
+void bt_channel_read_rest(bt_channel *channel);
 
 /* Sends or queues; never blocks. `fd` is -1 or borrowed (a queued message keeps a copy). `text` may be NULL.
  * 0, or a negative errno when the channel is closed or broken. */

@@ -11,6 +11,7 @@
 #define VERDICTS_MAX (sizeof(bt_pass_header) + BT_PASS_MAX_CONNS * sizeof(bt_pass_verdict))
 
 static void on_event(uv_poll_t *poll, int status, int events);
+static void successor_died(bt_pass_out *out);
 
 int bt_pass_out_start(bt_pass_out *out, bt_loop *loop, int fd)
 {

@@ -25,6 +25,9 @@ bt_process *bt_process_current(void)
 
 void bt_process_fail(bt_process *process, const char *why)
 {
+    if (process->has_failed)
+        return; /* the first reason is the cause */
+    process->has_failed = true;
     bt_log(BT_LOG_ERROR, "cannot-serve reason=\"%s\"", why);
     bt_channel_send(&process->channel, BT_MESSAGE_FAILED, 0, why, -1);
 }
@@ -64,6 +67,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_HANDED_OVER:
     case BT_MESSAGE_ASK_RELOAD:
     case BT_MESSAGE_ASK_STOP:
+    case BT_MESSAGE_MODULE:
         break; /* ours to send */
     }
     if (fd >= 0)
@@ -161,8 +165,7 @@ static int start_application(bt_process *process, char *why, size_t size)
     if (worker->callbacks.on_worker_start != NULL) {
         err = worker->callbacks.on_worker_start(worker);
         if (err != 0) {
-            if (why[0] == '\0') /* baton_worker_load has said more */
-                snprintf(why, size, "on_worker_start returned %d", err);
+            snprintf(why, size, "on_worker_start returned %d", err);
             return -ECANCELED;
         }
     }

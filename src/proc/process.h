@@ -49,6 +49,7 @@ typedef struct bt_process {
     uv_idle_t finish;    /* nothing left: end from the loop, not from a callback */
     bool told_handed_over;
     bool is_finishing;
+    bool has_failed;
     int exit_code;
 } bt_process;
 

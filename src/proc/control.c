@@ -1,0 +1,320 @@
+/* proc/control.c: the control socket: reads one request line of each client, answers with JSON lines.
+ * Must not decide anything: requests go to the roll, the stop and the status. */
+#include <base/buf.h>
+#include <base/log.h>
+#include <errno.h>
+#include <jansson.h>
+#include <proc/control.h>
+#include <proc/master_state.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define REQUEST_MAX 4096
+
+typedef struct bt_control {
+    uv_pipe_t server;
+    bt_master *master;
+    bt_list clients;
+} bt_control;
+
+typedef struct control_client {
+    uv_pipe_t pipe;
+    bt_list node;
+    bt_control *control;
+    bt_buf request;
+    bt_waiter waiter;
+    bool has_asked;
+    bool waits_for_stop;
+} control_client;
+
+typedef struct control_line {
+    uv_write_t write;
+    char *text;
+} control_line;
+
+char *bt_control_path(const char *pid_file)
+{
+    size_t len = strlen(pid_file);
+    bool has_suffix = len > 4 && strcmp(pid_file + len - 4, ".pid") == 0;
+    char *path;
+    if (asprintf(&path, "%.*s.sock", (int) (has_suffix ? len - 4 : len), pid_file) < 0)
+        return NULL;
+    return path;
+}
+
+/* ---- clients ---- */
+
+static void free_client(uv_handle_t *handle)
+{
+    control_client *client = handle->data;
+    bt_buf_free(&client->request);
+    free(client);
+}
+
+static void close_client(control_client *client)
+{
+    if (uv_is_closing((uv_handle_t *) &client->pipe))
+        return;
+    bt_list_remove(&client->node);
+    bt_list_remove(&client->waiter.node);
+    uv_close((uv_handle_t *) &client->pipe, free_client);
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    control_line *written = bt_container(write, control_line, write);
+    control_client *client = write->handle->data;
+    free(written->text);
+    free(written);
+    if (status < 0)
+        close_client(client);
+}
+
+/* Takes `object`. A client that cannot be told is left without its line: its command then fails, which is right. */
+static void send_object(control_client *client, json_t *object)
+{
+    control_line *line = malloc(sizeof *line);
+    char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    if (line == NULL || text == NULL || uv_is_closing((uv_handle_t *) &client->pipe)) {
+        free(line);
+        free(text);
+        return;
+    }
+    size_t len = strlen(text);
+    text[len] = '\n'; /* in place of the NUL: nobody reads it as a string any more */
+    line->text = text;
+    uv_buf_t part = uv_buf_init(text, (unsigned) len + 1);
+    if (uv_write(&line->write, (uv_stream_t *) &client->pipe, &part, 1, on_written) < 0) {
+        free(text);
+        free(line);
+    }
+}
+
+static void send_done(control_client *client, bool ok, int code, const char *message, uint64_t generation, json_t *status)
+{
+    json_t *object = json_pack("{s:s, s:b, s:i, s:s, s:I}", "event", "done", "ok", ok, "code", code, "message", message,
+                               "generation", (json_int_t) generation);
+    if (status != NULL)
+        json_object_set_new(object, "status", status);
+    send_object(client, object);
+}
+
+/* ---- waiting for a reload ---- */
+
+static void on_progress(bt_waiter *waiter, const char *worker, int slot, const char *step, pid_t pid, uint64_t generation,
+                        const char *detail)
+{
+    control_client *client = bt_container(waiter, control_client, waiter);
+    send_object(client, json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:s}", "event", "progress", "worker", worker, "slot",
+                                  slot, "step", step, "pid", (int) pid, "generation", (json_int_t) generation,
+                                  "detail", detail));
+}
+
+static void on_done(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)
+{
+    control_client *client = bt_container(waiter, control_client, waiter);
+    send_done(client, ok, ok ? 0 : 1, message, generation, NULL);
+}
+
+/* ---- requests ---- */
+
+static void ask_status(control_client *client, const json_t *request)
+{
+    (void) request;
+    bt_master *master = client->control->master;
+    send_done(client, true, 0, "", master->last_generation, bt_status_json(master));
+}
+
+static bt_crew *find_crew(bt_master *master, const char *name)
+{
+    for (size_t i = 0; i < master->crew_count; i++) {
+        if (strcmp(master->crews[i].worker->config->name, name) == 0)
+            return &master->crews[i];
+    }
+    return NULL;
+}
+
+static void refuse_worker(control_client *client, const char *name)
+{
+    const bt_master *master = client->control->master;
+    bt_buf text = {0};
+    int err = bt_buf_printf(&text, "no worker \"%.64s\" (there is:", name);
+    for (size_t i = 0; err == 0 && i < master->crew_count; i++)
+        err = bt_buf_printf(&text, " %s", master->crews[i].worker->config->name);
+    if (err == 0)
+        err = bt_buf_append(&text, ")", 2);
+    send_done(client, false, 2, err == 0 ? bt_buf_head(&text) : "no such worker", 0, NULL);
+    bt_buf_free(&text);
+}
+
+static bt_wait wait_of(const json_t *request)
+{
+    const char *wait = json_string_value(json_object_get(request, "wait"));
+    if (wait != NULL && strcmp(wait, "none") == 0)
+        return BT_WAIT_NONE;
+    return wait != NULL && strcmp(wait, "probation") == 0 ? BT_WAIT_PROBATION : BT_WAIT_SERVE;
+}
+
+static void ask_reload(control_client *client, const json_t *request)
+{
+    bt_master *master = client->control->master;
+    const char *name = json_string_value(json_object_get(request, "worker"));
+    bt_crew *crew = name == NULL ? NULL : find_crew(master, name);
+    if (name != NULL && crew == NULL) {
+        refuse_worker(client, name);
+        return;
+    }
+    client->waiter.wait = wait_of(request);
+    client->waiter.on_progress = on_progress;
+    client->waiter.on_done = on_done;
+    bt_roll_request(master, crew, json_is_true(json_object_get(request, "unlimited")), &client->waiter);
+}
+
+static void ask_stop(control_client *client, const json_t *request)
+{
+    client->waits_for_stop = true;
+    bt_master_stop(client->control->master, json_is_true(json_object_get(request, "graceful")));
+}
+
+static void handle_request(control_client *client, const char *text)
+{
+    static const struct {
+        const char *name;
+        void (*ask)(control_client *client, const json_t *request);
+    } commands[] = {{"status", ask_status}, {"reload", ask_reload}, {"stop", ask_stop}};
+    json_t *request = json_loads(text, 0, NULL);
+    const char *name = json_string_value(json_object_get(request, "command"));
+    size_t i = 0;
+    while (name != NULL && i < sizeof commands / sizeof *commands && strcmp(commands[i].name, name) != 0)
+        i++;
+    if (name == NULL || i == sizeof commands / sizeof *commands)
+        send_done(client, false, 2, "unknown command", 0, NULL);
+    else
+        commands[i].ask(client, request);
+    json_decref(request);
+}
+
+static void allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    (void) suggested;
+    control_client *client = handle->data;
+    if (bt_buf_reserve(&client->request, REQUEST_MAX) < 0)
+        *buf = uv_buf_init(NULL, 0);
+    else
+        *buf = uv_buf_init(bt_buf_tail(&client->request), REQUEST_MAX);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    (void) buf;
+    control_client *client = stream->data;
+    if (n < 0) {
+        close_client(client);
+        return;
+    }
+    client->request.end += (size_t) n;
+    size_t len = bt_buf_len(&client->request);
+    char *end = len == 0 ? NULL : memchr(bt_buf_head(&client->request), '\n', len);
+    if (end == NULL) {
+        if (len > REQUEST_MAX)
+            close_client(client);
+        return;
+    }
+    *end = '\0';
+    if (!client->has_asked) {
+        client->has_asked = true;
+        handle_request(client, bt_buf_head(&client->request));
+    }
+    bt_buf_clear(&client->request);
+}
+
+/* Only root and the master's own user may command it. */
+static bool is_allowed(uv_pipe_t *pipe)
+{
+    int fd;
+    struct ucred peer;
+    socklen_t len = sizeof peer;
+    if (uv_fileno((uv_handle_t *) pipe, &fd) < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return false;
+    return peer.uid == 0 || peer.uid == geteuid();
+}
+
+static void on_connection(uv_stream_t *server, int status)
+{
+    bt_control *control = server->data;
+    control_client *client = status < 0 ? NULL : calloc(1, sizeof *client);
+    if (client == NULL)
+        return;
+    client->control = control;
+    client->pipe.data = client;
+    bt_list_init(&client->waiter.node);
+    uv_pipe_init(&control->master->loop, &client->pipe, 0);
+    bt_list_append(&control->clients, &client->node);
+    if (uv_accept(server, (uv_stream_t *) &client->pipe) < 0 || !is_allowed(&client->pipe)) {
+        close_client(client);
+        return;
+    }
+    uv_read_start((uv_stream_t *) &client->pipe, allocate, on_read);
+}
+
+/* ---- start and stop ---- */
+
+int bt_control_start(bt_master *master, int fd)
+{
+    bt_control *control = calloc(1, sizeof *control);
+    if (control == NULL)
+        return -ENOMEM;
+    control->master = master;
+    bt_list_init(&control->clients);
+    uv_pipe_init(&master->loop, &control->server, 0);
+    control->server.data = control;
+    int err = uv_pipe_open(&control->server, fd);
+    if (err == 0)
+        err = uv_listen((uv_stream_t *) &control->server, 64, on_connection);
+    master->control = control;
+    return err;
+}
+
+static void free_control(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_last_written(uv_shutdown_t *shutdown, int status)
+{
+    (void) status;
+    close_client(shutdown->handle->data);
+    free(shutdown);
+}
+
+/* What is queued is written before the connection ends. */
+static void finish_client(control_client *client)
+{
+    uv_shutdown_t *shutdown = malloc(sizeof *shutdown);
+    if (shutdown == NULL || uv_shutdown(shutdown, (uv_stream_t *) &client->pipe, on_last_written) < 0) {
+        free(shutdown);
+        close_client(client);
+    }
+}
+
+void bt_control_stop(bt_master *master)
+{
+    bt_control *control = master->control;
+    if (control == NULL)
+        return;
+    master->control = NULL;
+    bt_list_each (node, &control->clients) {
+        control_client *client = bt_container(node, control_client, node);
+        if (client->waits_for_stop)
+            send_done(client, true, 0, "stopped", 0, NULL);
+        finish_client(client);
+    }
+    uv_close((uv_handle_t *) &control->server, free_control);
+    /* Turns the loop until every client is gone; nothing else of the master is active any more. */
+    for (int turns = 0; turns < 1000 && !bt_list_empty(&control->clients); turns++)
+        uv_run(&master->loop, UV_RUN_NOWAIT);
+}

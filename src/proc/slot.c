@@ -1,0 +1,390 @@
+/* proc/slot.c: the places of a worker and the processes in them: born, ready, leaving, gone.
+ * Must not know what a roll is about: roll.c is told what happened and says which generation comes next. */
+#include <assert.h>
+#include <base/clock.h>
+#include <base/log.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <proc/master_state.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SHORT_LIFE_MS   1000
+#define BACKOFF_MIN_MS  100
+#define BACKOFF_MAX_MS  30000
+
+static const char *name_of(const bt_slot *slot)
+{
+    return slot->crew->worker->config->name;
+}
+
+/* ---- slots ---- */
+
+static void on_restart(uv_timer_t *timer)
+{
+    bt_slot *slot = timer->data;
+    bt_slot_spawn(slot, bt_roll_restart_generation(slot));
+}
+
+void bt_slot_init(bt_slot *slot, bt_crew *crew, int index)
+{
+    *slot = (bt_slot){.crew = crew, .index = index, .listen_fd = -1};
+    bt_list_init(&slot->leaving);
+    uv_timer_init(&crew->master->loop, &slot->restart);
+    slot->restart.data = slot;
+}
+
+void bt_slot_spawn(bt_slot *slot, bt_generation *generation)
+{
+    bt_slot_cancel_restart(slot);
+    assert(slot->successor == NULL);
+    if (slot->wanted != NULL)
+        bt_generation_unref(slot->crew->master, slot->wanted);
+    slot->wanted = bt_generation_ref(generation);
+}
+
+void bt_slot_cancel_restart(bt_slot *slot)
+{
+    uv_timer_stop(&slot->restart);
+}
+
+/* The first restart is immediate; only processes that keep dying young have to wait. */
+static uint64_t backoff_ms(bt_slot *slot, uint64_t lived_ms)
+{
+    if (lived_ms >= SHORT_LIFE_MS) {
+        slot->short_lives = 0;
+        return 0;
+    }
+    unsigned before = slot->short_lives++;
+    if (before == 0)
+        return 0;
+    uint64_t delay = before > 9 ? BACKOFF_MAX_MS : (uint64_t) BACKOFF_MIN_MS << (before - 1);
+    return delay < BACKOFF_MAX_MS ? delay : BACKOFF_MAX_MS;
+}
+
+static void restart_later(bt_slot *slot, uint64_t lived_ms)
+{
+    if (slot->crew->master->phase != BT_MASTER_RUNNING || slot->successor != NULL || slot->wanted != NULL)
+        return;
+    uint64_t delay = backoff_ms(slot, lived_ms);
+    slot->restarts++;
+    bt_log(BT_LOG_WARN, "restart worker=%s slot=%d in_ms=%" PRIu64, name_of(slot), slot->index, delay);
+    if (delay == 0)
+        bt_slot_spawn(slot, bt_roll_restart_generation(slot));
+    else
+        uv_timer_start(&slot->restart, on_restart, delay, 0);
+}
+
+/* ---- children: what they say ---- */
+
+/* A pass channel between two children; the master keeps no end of it, or nobody would ever see its end-of-file. */
+static int connect_children(bt_child *old, bt_child *successor, bt_message_type type, uint64_t value)
+{
+    int pair[2];
+    int err = bt_channel_pair(pair);
+    if (err < 0)
+        return err;
+    err = bt_channel_send(&successor->channel, BT_MESSAGE_PASS_IN, 0, NULL, pair[1]);
+    if (err == 0)
+        err = bt_channel_send(&old->channel, type, value, NULL, pair[0]);
+    close(pair[0]);
+    close(pair[1]);
+    return err;
+}
+
+void bt_slot_connect_stragglers(bt_slot *slot)
+{
+    bt_list_each (node, &slot->leaving) {
+        bt_child *child = bt_container(node, bt_child, leaving);
+        if (child->state != BT_CHILD_DRAINING)
+            continue;
+        int err = connect_children(child, slot->serving, BT_MESSAGE_PASS_OUT, 0);
+        if (err < 0)
+            bt_log(BT_LOG_WARN, "pass-channel-failed pid=%d error=\"%s\"", child->pid, strerror(-err));
+    }
+}
+
+/* Draining processes are bounded: the oldest is asked to end. */
+static void limit_leaving(bt_slot *slot)
+{
+    int64_t count = 0;
+    bt_list_each (node, &slot->leaving)
+        count += bt_container(node, bt_child, leaving)->state == BT_CHILD_DRAINING;
+    bt_list_each (node, &slot->leaving) {
+        bt_child *child = bt_container(node, bt_child, leaving);
+        if (count <= slot->crew->worker->config->max_draining)
+            return;
+        if (child->state != BT_CHILD_DRAINING)
+            continue;
+        bt_log(BT_LOG_WARN, "drain-cut worker=%s slot=%d pid=%d", name_of(slot), slot->index, child->pid);
+        bt_child_stop(child, slot->crew->master->config->master.stop_timeout_ms);
+        count--;
+    }
+}
+
+static void on_ready(bt_child *child)
+{
+    bt_slot *slot = child->slot;
+    if (child->state != BT_CHILD_STARTING || child->is_dead)
+        return;
+    uv_timer_stop(&child->timer);
+    child->state = BT_CHILD_SERVING;
+    child->ready_ms = bt_clock_ms();
+    slot->successor = NULL;
+    bt_child *old = slot->serving;
+    slot->serving = child;
+    slot->generation = child->generation->number;
+    bt_log(BT_LOG_INFO, "ready worker=%s slot=%d pid=%d generation=%" PRIu64 " took_ms=%" PRIu64, name_of(slot),
+           slot->index, child->pid, child->generation->number, child->ready_ms - child->started_ms);
+    bt_slot_connect_stragglers(slot);
+    if (old != NULL) {
+        bt_master *master = slot->crew->master;
+        uint64_t timeout = master->roll.without_limit ? 0 : slot->crew->worker->config->drain_timeout_ms;
+        bt_child_drain(old, child, timeout);
+        limit_leaving(slot);
+    }
+    bt_roll_child_ready(child);
+    bt_master_check(slot->crew->master);
+}
+
+static void on_message(bt_channel *channel, const bt_message *message, int fd)
+{
+    bt_child *child = channel->owner;
+    bt_master *master = child->slot->crew->master;
+    if (fd >= 0)
+        close(fd); /* processes send none */
+    switch ((bt_message_type) message->type) {
+    case BT_MESSAGE_READY:
+        on_ready(child);
+        break;
+    case BT_MESSAGE_FAILED:
+        snprintf(child->failure, sizeof child->failure, "%s", message->text);
+        break;
+    case BT_MESSAGE_HANDED_OVER:
+        child->handed_over = true;
+        bt_roll_child_handed_over(child);
+        break;
+    case BT_MESSAGE_ASK_RELOAD:
+        bt_roll_request(master, NULL, false, NULL);
+        break;
+    case BT_MESSAGE_ASK_STOP:
+        bt_master_stop(master, message->value != 0);
+        break;
+    case BT_MESSAGE_MODULE:
+    case BT_MESSAGE_DRAIN:
+    case BT_MESSAGE_PASS_OUT:
+    case BT_MESSAGE_PASS_IN:
+    case BT_MESSAGE_STOP:
+    case BT_MESSAGE_RELOAD_NOTE:
+    case BT_MESSAGE_LOG:
+        break; /* ours to send */
+    }
+}
+
+/* The process is about to end; its exit is what counts. */
+static void on_channel_end(bt_channel *channel)
+{
+    bt_child *child = channel->owner;
+    uv_poll_stop(&child->channel.poll);
+}
+
+/* ---- children: what is done to them ---- */
+
+static void on_kill_time(uv_timer_t *timer)
+{
+    bt_child *child = timer->data;
+    const char *why = "did not end in time";
+    if (child->state == BT_CHILD_STARTING) {
+        snprintf(child->failure, sizeof child->failure, "not ready within %" PRIu64 " ms (ready_timeout)",
+                 child->slot->crew->worker->config->ready_timeout_ms);
+        why = child->failure;
+    }
+    bt_log(BT_LOG_WARN, "kill worker=%s slot=%d pid=%d reason=\"%s\"", name_of(child->slot), child->slot->index, child->pid,
+           why);
+    bt_child_kill(child);
+}
+
+void bt_child_kill(bt_child *child)
+{
+    child->killed_by_us = true;
+    kill(child->pid, SIGKILL);
+}
+
+static void leave(bt_child *child, bt_child_state state)
+{
+    bt_slot *slot = child->slot;
+    if (slot->serving == child)
+        slot->serving = NULL;
+    if (slot->successor == child)
+        slot->successor = NULL;
+    child->state = state;
+    if (bt_list_empty(&child->leaving))
+        bt_list_append(&slot->leaving, &child->leaving);
+}
+
+static void arm_kill(bt_child *child, uint64_t timeout_ms)
+{
+    uint64_t kill_ms = child->slot->crew->master->config->master.kill_timeout_ms;
+    if (timeout_ms == 0)
+        uv_timer_stop(&child->timer);
+    else
+        uv_timer_start(&child->timer, on_kill_time, timeout_ms + kill_ms, 0);
+}
+
+void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms)
+{
+    leave(child, BT_CHILD_DRAINING);
+    arm_kill(child, timeout_ms);
+    int err = successor == NULL ? -ESRCH : connect_children(child, successor, BT_MESSAGE_DRAIN, timeout_ms);
+    if (successor != NULL && err < 0)
+        bt_log(BT_LOG_WARN, "pass-channel-failed pid=%d error=\"%s\"", child->pid, strerror(-err));
+    if (err < 0) /* nobody takes its connections: it answers and closes them */
+        bt_channel_send(&child->channel, BT_MESSAGE_DRAIN, timeout_ms, NULL, -1);
+}
+
+void bt_child_stop(bt_child *child, uint64_t timeout_ms)
+{
+    bool was_starting = child->state == BT_CHILD_STARTING;
+    leave(child, BT_CHILD_STOPPING);
+    if (was_starting) {
+        bt_child_kill(child); /* it serves nobody yet, and may be stuck in on_worker_start */
+        return;
+    }
+    arm_kill(child, timeout_ms);
+    bt_channel_send(&child->channel, BT_MESSAGE_STOP, timeout_ms, NULL, -1);
+}
+
+/* ---- birth and death ---- */
+
+bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint64_t number, int channel_fd,
+                       bt_counters *counters)
+{
+    bt_master *master = slot->crew->master;
+    bt_child *child = calloc(1, sizeof *child);
+    if (child == NULL)
+        return NULL;
+    child->channel.on_message = on_message;
+    child->channel.on_end = on_channel_end;
+    child->channel.owner = child;
+    if (bt_master_fd_add(master, channel_fd) < 0 || bt_channel_start(&child->channel, &master->loop, channel_fd) < 0) {
+        bt_master_fd_remove(master, channel_fd);
+        free(child);
+        return NULL;
+    }
+    child->slot = slot;
+    child->pid = pid;
+    child->number = number;
+    child->generation = bt_generation_ref(generation);
+    child->counters = counters;
+    child->started_ms = bt_clock_ms();
+    child->started_wall_ms = bt_clock_wall_ms();
+    child->open_handles = 2;
+    bt_list_init(&child->leaving);
+    bt_list_append(&master->children, &child->node);
+    uv_timer_init(&master->loop, &child->timer);
+    child->timer.data = child;
+    uv_timer_start(&child->timer, on_kill_time, slot->crew->worker->config->ready_timeout_ms, 0);
+    slot->successor = child;
+    bt_log(BT_LOG_INFO, "starting worker=%s slot=%d pid=%d generation=%" PRIu64, name_of(slot), slot->index, pid,
+           generation->number);
+    bt_roll_progress(master, slot, "starting", pid, generation->number, "");
+    return child;
+}
+
+const char *bt_exit_text(int status, char *out, size_t size)
+{
+    if (WIFSIGNALED(status))
+        snprintf(out, size, "signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(out, size, "exit %d", WEXITSTATUS(status));
+    return out;
+}
+
+static void count_exit(bt_crew *crew, const char *reason)
+{
+    size_t i = 0;
+    while (i < crew->exit_kinds && strcmp(crew->exits[i].reason, reason) != 0)
+        i++;
+    if (i == sizeof crew->exits / sizeof *crew->exits)
+        return; /* more kinds than there are places: they stay in the log */
+    if (i == crew->exit_kinds)
+        snprintf(crew->exits[crew->exit_kinds++].reason, sizeof crew->exits->reason, "%s", reason);
+    crew->exits[i].count++;
+}
+
+static void release(bt_child *child)
+{
+    if (--child->open_handles == 0)
+        free(child);
+}
+
+static void timer_closed(uv_handle_t *handle)
+{
+    release(handle->data);
+}
+
+static void channel_closed(uv_handle_t *handle)
+{
+    bt_channel *channel = handle->data;
+    release(channel->owner);
+}
+
+static void forget(bt_child *child)
+{
+    bt_master *master = child->slot->crew->master;
+    bt_list_remove(&child->node);
+    bt_list_remove(&child->leaving);
+    master->counter_used[child->counters - master->counters] = false;
+    bt_master_fd_remove(master, child->channel.fd);
+    bt_generation_unref(master, child->generation);
+    child->generation = NULL;
+    bt_channel_close(&child->channel, channel_closed);
+    uv_close((uv_handle_t *) &child->timer, timer_closed);
+}
+
+void bt_child_exited(bt_child *child, int status)
+{
+    bt_slot *slot = child->slot;
+    bt_crew *crew = slot->crew;
+    char text[64];
+    child->is_dead = true;
+    bt_channel_read_rest(&child->channel); /* why it could not serve may still be in there */
+    bt_exit_text(status, text, sizeof text);
+    bool is_expected = child->state == BT_CHILD_DRAINING || child->state == BT_CHILD_STOPPING;
+    bool is_clean = is_expected && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    bt_log(is_clean ? BT_LOG_INFO : BT_LOG_WARN, "exited worker=%s slot=%d pid=%d generation=%" PRIu64 " reason=\"%s\"",
+           name_of(slot), slot->index, child->pid, child->generation->number, text);
+    count_exit(crew, text);
+    if (!is_clean)
+        snprintf(slot->last_exit, sizeof slot->last_exit, "%s", text);
+    if (crew->worker->on_worker_exit != NULL)
+        crew->worker->on_worker_exit(crew->worker, status, child->pid);
+
+    if (slot->serving == child)
+        slot->serving = NULL;
+    if (slot->successor == child)
+        slot->successor = NULL;
+    bool by_outside_kill = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !child->killed_by_us;
+    char reason[BT_CHANNEL_TEXT + 128];
+    snprintf(reason, sizeof reason, "worker %s slot %d: %s", name_of(slot), slot->index,
+             child->failure[0] != '\0' ? child->failure : text);
+    uint64_t lived_ms = bt_clock_ms() - child->started_ms;
+    bt_roll_child_gone(child, reason, by_outside_kill);
+    forget(child);
+    if (!is_expected && slot->serving == NULL)
+        restart_later(slot, lived_ms);
+    bt_master_check(crew->master);
+}
+
+void bt_slot_fork_failed(bt_slot *slot, bt_generation *generation, const char *why)
+{
+    char reason[256];
+    snprintf(reason, sizeof reason, "worker %s slot %d: fork: %s", name_of(slot), slot->index, why);
+    bt_roll_start_failed(slot, generation, reason);
+    if (slot->serving == NULL)
+        restart_later(slot, 0);
+}

@@ -1,0 +1,177 @@
+/* proc/status.c: the master's knowledge as JSON (the format is in proc/control.h).
+ * Must not ask a process anything: counters come from shared memory, so that a busy or stuck process is shown too. */
+#include <base/clock.h>
+#include <baton/version.h>
+#include <jansson.h>
+#include <net/listener.h>
+#include <proc/master_state.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static json_t *text_or_null(const char *text)
+{
+    return text == NULL || text[0] == '\0' ? json_null() : json_string(text);
+}
+
+static json_int_t resident_bytes(pid_t pid)
+{
+    char path[64];
+    unsigned long long total = 0, resident = 0;
+    snprintf(path, sizeof path, "/proc/%d/statm", pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    int n = fscanf(file, "%llu %llu", &total, &resident);
+    fclose(file);
+    return n == 2 ? (json_int_t) (resident * (unsigned long long) sysconf(_SC_PAGESIZE)) : 0;
+}
+
+static const char *state_name(bt_child_state state)
+{
+    switch (state) {
+    case BT_CHILD_STARTING:
+        return "starting";
+    case BT_CHILD_SERVING:
+        return "serving";
+    case BT_CHILD_DRAINING:
+        return "draining";
+    case BT_CHILD_STOPPING:
+        return "stopping";
+    }
+    return "unknown";
+}
+
+static void set_counters(json_t *object, const bt_counters *counters)
+{
+    const struct {
+        const char *name;
+        const bt_counter *counter;
+    } list[] = {
+        {"connections", &counters->connections}, {"requests", &counters->requests},
+        {"accepted", &counters->accepted},       {"passed_in", &counters->passed_in},
+        {"passed_out", &counters->passed_out},   {"pass_refused", &counters->pass_refused},
+        {"rejected", &counters->rejected},       {"timeouts", &counters->timeouts},
+        {"dropped", &counters->dropped},         {"closed_by_drain", &counters->closed_by_drain},
+        {"bytes_read", &counters->bytes_read},   {"bytes_written", &counters->bytes_written},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        json_object_set_new(object, list[i].name, json_integer((json_int_t) bt_counter_value(list[i].counter)));
+}
+
+static json_t *child_json(const bt_child *child)
+{
+    const bt_slot *slot = child->slot;
+    json_t *object = json_pack("{s:i, s:i, s:I, s:s, s:I, s:I, s:i}", "slot", slot->index, "pid", (int) child->pid,
+                               "generation", (json_int_t) child->generation->number, "state", state_name(child->state),
+                               "memory", resident_bytes(child->pid), "started_at", (json_int_t) child->started_wall_ms,
+                               "restarts", (int) slot->restarts);
+    json_object_set_new(object, "last_exit", text_or_null(slot->last_exit));
+    set_counters(object, child->counters);
+    return object;
+}
+
+/* A place that waits for its next try. */
+static json_t *empty_json(const bt_slot *slot)
+{
+    static const bt_counters none;
+    json_t *object = json_pack("{s:i, s:i, s:I, s:s, s:i, s:i, s:i}", "slot", slot->index, "pid", 0, "generation",
+                               (json_int_t) slot->generation, "state", "backoff", "memory", 0, "started_at", 0,
+                               "restarts", (int) slot->restarts);
+    json_object_set_new(object, "last_exit", text_or_null(slot->last_exit));
+    set_counters(object, &none);
+    return object;
+}
+
+static json_t *processes_json(const bt_crew *crew)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < crew->slot_count; i++) {
+        const bt_slot *slot = &crew->slots[i];
+        if (slot->serving != NULL)
+            json_array_append_new(array, child_json(slot->serving));
+        if (slot->successor != NULL)
+            json_array_append_new(array, child_json(slot->successor));
+        if (slot->serving == NULL && slot->successor == NULL)
+            json_array_append_new(array, empty_json(slot));
+        bt_list_each (node, &slot->leaving)
+            json_array_append_new(array, child_json(bt_container(node, bt_child, leaving)));
+    }
+    return array;
+}
+
+/* Where it really listens: the port may have been chosen by the kernel. */
+static json_t *addresses_json(const bt_crew *crew)
+{
+    json_t *array = json_array();
+    char name[300];
+    if (crew->listen_fd >= 0)
+        json_array_append_new(array, json_string(bt_listener_name(crew->listen_fd, name, sizeof name)));
+    return array;
+}
+
+static json_t *exits_json(const bt_crew *crew)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < crew->exit_kinds; i++)
+        json_array_append_new(array, json_pack("{s:s, s:I}", "reason", crew->exits[i].reason, "count",
+                                               (json_int_t) crew->exits[i].count));
+    return array;
+}
+
+static json_t *crew_json(const bt_crew *crew)
+{
+    const bt_worker_config *config = crew->worker->config;
+    json_t *object = json_pack("{s:s, s:i, s:b, s:I}", "name", config->name, "count", (int) crew->slot_count,
+                               "reloadable", config->reloadable, "generation",
+                               (json_int_t) (crew->target == NULL ? 0 : crew->target->number));
+    json_object_set_new(object, "listen", text_or_null(config->listen));
+    json_object_set_new(object, "addresses", addresses_json(crew));
+    json_object_set_new(object, "exits", exits_json(crew));
+    json_object_set_new(object, "processes", processes_json(crew));
+    return object;
+}
+
+static const char *phase_name(const bt_master *master)
+{
+    if (master->phase == BT_MASTER_STARTING)
+        return "starting";
+    if (master->phase == BT_MASTER_STOPPING)
+        return "stopping";
+    return master->roll.state == BT_ROLL_IDLE && master->roll.helper == 0 ? "running" : "reloading";
+}
+
+static json_t *last_reload_json(const bt_roll *roll)
+{
+    if (!roll->has_last)
+        return json_null();
+    return json_pack("{s:b, s:I, s:s, s:I}", "ok", roll->last_ok, "generation", (json_int_t) roll->last_generation,
+                     "message", roll->last_message, "took_ms", (json_int_t) roll->last_took_ms);
+}
+
+static uint64_t serving_generation(const bt_master *master)
+{
+    uint64_t number = 0;
+    for (size_t i = 0; i < master->crew_count; i++) {
+        const bt_generation *target = master->crews[i].target;
+        if (target != NULL && target->number > number)
+            number = target->number;
+    }
+    return number;
+}
+
+json_t *bt_status_json(bt_master *master)
+{
+    json_t *workers = json_array();
+    for (size_t i = 0; i < master->crew_count; i++)
+        json_array_append_new(workers, crew_json(&master->crews[i]));
+    json_t *object = json_pack("{s:s, s:i, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "version", baton_version(), "pid",
+                               (int) getpid(), "state", phase_name(master), "daemon", master->config->master.daemonize,
+                               "started_at", (json_int_t) master->started_wall_ms, "uptime_ms",
+                               (json_int_t) (bt_clock_ms() - master->started_ms), "generation",
+                               (json_int_t) serving_generation(master), "reloads", (json_int_t) master->roll.reloads,
+                               "memory", resident_bytes(getpid()));
+    json_object_set_new(object, "config", text_or_null(master->config->file));
+    json_object_set_new(object, "last_reload", last_reload_json(&master->roll));
+    json_object_set_new(object, "workers", workers);
+    return object;
+}
