@@ -1,0 +1,16 @@
+/* refuses_start: on_worker_start says no. */
+#include <baton.h>
+
+static int on_worker_start(baton_worker *worker)
+{
+    (void) worker;
+    return 7;
+}
+
+static void on_request(baton_conn *conn, const baton_request *req)
+{
+    (void) req;
+    baton_reply(conn, 200, "text/plain", "never seen");
+}
+
+BATON_MODULE(.on_worker_start = on_worker_start, .on_request = on_request);
