@@ -192,11 +192,9 @@ int bt_listen_address_resolve(const bt_listen_address *address, struct sockaddr_
 
     /* One address is listened on. For a name with both, IPv4 is what clients of "localhost" fall back to. */
     const struct addrinfo *chosen = found;
-    for (const struct addrinfo *one = found; one; one = one->ai_next) {
-        if (one->ai_family == AF_INET) {
+    for (const struct addrinfo *one = found->ai_next; one && chosen->ai_family != AF_INET; one = one->ai_next) {
+        if (one->ai_family == AF_INET)
             chosen = one;
-            break;
-        }
     }
     memset(out, 0, sizeof(*out));
     memcpy(out, chosen->ai_addr, chosen->ai_addrlen);

@@ -351,7 +351,7 @@ void bt_conn_hold(baton_conn *conn)
     conn->state = BT_CONN_PASSING;
     conn->events = 0;
     bt_list_remove(&conn->dirty);
-    uv_poll_stop(&conn->poll); /* libuv takes the descriptor out of epoll at once */
+    uv_poll_stop(&conn->poll);                           /* libuv takes the descriptor out of epoll at once */
     bt_wheel_remove(&conn->loop->wheel, &conn->timeout); /* the deadline stays: it travels, or is ours again */
 }
 

@@ -20,7 +20,8 @@
  *            |     |
  *            v     |
  *         LINGER --+                 LINGER: our end is shut; the peer's last bytes are read and thrown away, because
- *                                    close(2) with unread input sends a RST that can destroy our answer (RFC 9112, 9.6) */
+ *                                    close(2) with unread input sends a RST that can destroy our answer (RFC 9112, 9.6)
+ */
 typedef enum bt_conn_state {
     BT_CONN_OPEN,
     BT_CONN_CLOSING,
@@ -37,7 +38,7 @@ struct baton_conn {
     bt_loop *loop;
     const bt_endpoint *endpoint;
     void *user;
-    void *proto; /* the protocol's state; NULL while idle */
+    void *proto;   /* the protocol's state; NULL while idle */
     bt_list node;  /* in loop->conns or, while it leaves, in the pass's lists */
     bt_list dirty; /* in loop->dirty */
     bt_wheel_entry timeout;

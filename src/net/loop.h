@@ -37,7 +37,7 @@ typedef struct bt_loop {
     size_t conn_count;
     bt_list spare_conns; /* closed connections kept for reuse */
     size_t spare_count;
-    bt_list timers; /* the application's timers */
+    bt_list timers;     /* the application's timers */
     uint64_t id_prefix; /* process number << 40 */
     uint64_t next_id;
 
@@ -46,7 +46,7 @@ typedef struct bt_loop {
     void (*on_conn_gone)(void *arg);                         /* a connection has ended */
     void *hook_arg;
 
-    char date[32]; /* cached Date value */
+    char date[32];    /* cached Date value */
     uint64_t date_ms; /* loop time of the last look at the wall clock */
     int64_t date_seconds;
 

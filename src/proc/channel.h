@@ -21,13 +21,13 @@ typedef enum bt_message_type {
     BT_MESSAGE_MODULE,      /* from the helper: value: worker, text: "SHA256 BUILD-ID PATH" of its pinned module */
 
     /* master -> process */
-    BT_MESSAGE_DRAIN = 64, /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
-                              0 without limit */
-    BT_MESSAGE_PASS_OUT,   /* draining goes on towards this successor */
-    BT_MESSAGE_PASS_IN,    /* take connections from this descriptor */
-    BT_MESSAGE_STOP,       /* finish what is being handled; value: ms until the end */
+    BT_MESSAGE_DRAIN = 64,  /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
+                               0 without limit */
+    BT_MESSAGE_PASS_OUT,    /* draining goes on towards this successor */
+    BT_MESSAGE_PASS_IN,     /* take connections from this descriptor */
+    BT_MESSAGE_STOP,        /* finish what is being handled; value: ms until the end */
     BT_MESSAGE_RELOAD_NOTE, /* a reload that does not replace this process */
-    BT_MESSAGE_LOG,        /* write the log to this descriptor */
+    BT_MESSAGE_LOG,         /* write the log to this descriptor */
 } bt_message_type;
 
 typedef struct bt_message {

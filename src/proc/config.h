@@ -40,15 +40,15 @@ typedef struct bt_worker_config {
     bool reloadable; /* default yes */
     int64_t backlog;
     bt_strategy strategy;
-    uint64_t ready_timeout_ms; /* 10 s */
-    uint64_t drain_timeout_ms; /* 30 s */
-    uint64_t probation_ms;     /* 5 s */
-    int64_t max_draining;      /* 4 */
-    uint64_t max_package;      /* 10 MiB */
-    uint64_t max_send_buffer;  /* 1 MiB */
-    uint64_t max_head;         /* 16 KiB */
-    uint64_t max_target;       /* 8 KiB */
-    int64_t max_headers;       /* 128 */
+    uint64_t ready_timeout_ms;  /* 10 s */
+    uint64_t drain_timeout_ms;  /* 30 s */
+    uint64_t probation_ms;      /* 5 s */
+    int64_t max_draining;       /* 4 */
+    uint64_t max_package;       /* 10 MiB */
+    uint64_t max_send_buffer;   /* 1 MiB */
+    uint64_t max_head;          /* 16 KiB */
+    uint64_t max_target;        /* 8 KiB */
+    int64_t max_headers;        /* 128 */
     uint64_t header_timeout_ms; /* 60 s */
     uint64_t idle_timeout_ms;   /* 75 s, 0 = never */
     uint64_t linger_timeout_ms; /* 5 s */
@@ -56,7 +56,7 @@ typedef struct bt_worker_config {
 } bt_worker_config;
 
 typedef struct bt_config {
-    char *file; /* absolute path of baton.ini; NULL for a start program */
+    char *file;     /* absolute path of baton.ini; NULL for a start program */
     char *base_dir; /* relative paths start here */
     bt_master_config master;
     bt_worker_config **workers;

@@ -94,7 +94,8 @@ static void send_object(control_client *client, json_t *object)
     }
 }
 
-static void send_done(control_client *client, bool ok, int code, const char *message, uint64_t generation, json_t *status)
+static void send_done(control_client *client, bool ok, int code, const char *message, uint64_t generation,
+                      json_t *status)
 {
     json_t *object = json_pack("{s:s, s:b, s:i, s:s, s:I}", "event", "done", "ok", ok, "code", code, "message", message,
                                "generation", (json_int_t) generation);
@@ -105,13 +106,13 @@ static void send_done(control_client *client, bool ok, int code, const char *mes
 
 /* ---- waiting for a reload ---- */
 
-static void on_progress(bt_waiter *waiter, const char *worker, int slot, const char *step, pid_t pid, uint64_t generation,
-                        const char *detail)
+static void on_progress(bt_waiter *waiter, const char *worker, int slot, const char *step, pid_t pid,
+                        uint64_t generation, const char *detail)
 {
     control_client *client = bt_container(waiter, control_client, waiter);
-    send_object(client, json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:s}", "event", "progress", "worker", worker, "slot",
-                                  slot, "step", step, "pid", (int) pid, "generation", (json_int_t) generation,
-                                  "detail", detail));
+    send_object(client,
+                json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:s}", "event", "progress", "worker", worker, "slot", slot,
+                          "step", step, "pid", (int) pid, "generation", (json_int_t) generation, "detail", detail));
 }
 
 static void on_done(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)

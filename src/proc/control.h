@@ -8,7 +8,8 @@
  *   {"command":"stop","graceful":true}
  *
  *   {"event":"progress","worker":"web","slot":0,"step":"starting","pid":4712,"generation":2,"detail":""}
- *       step: preparing (worker "" and slot -1), starting, ready, passing, passed, failed, rolling-back, stopping, stopped
+ *       step: preparing (worker "" and slot -1), starting, ready, passing, passed, failed, rolling-back, stopping,
+ * stopped
  *   {"event":"done","ok":true,"code":0,"message":"generation 2 serves","generation":2,"status":{...}}
  *       code: the exit code of the command; status only for "status"
  *
@@ -21,8 +22,8 @@
  *     "reloadable":true,"generation":2,"exits":[{"reason":"exit 1","count":3}],
  *     "processes":[{"slot":0,"pid":4712,"generation":2,"state":"starting"|"serving"|"draining"|"stopping"|"backoff",
  *       "connections":64,"requests":1000,"accepted":70,"passed_in":64,"passed_out":0,"rejected":0,
- *       "memory":1234567,"started_at":1700000000000,"restarts":0,"last_exit":null | "signal 11 (Segmentation fault)"}]}]}
- *   started_at in wall milliseconds, memory = resident bytes; a slot in backoff has pid 0. */
+ *       "memory":1234567,"started_at":1700000000000,"restarts":0,"last_exit":null | "signal 11 (Segmentation
+ * fault)"}]}]} started_at in wall milliseconds, memory = resident bytes; a slot in backoff has pid 0. */
 #ifndef BT_PROC_CONTROL_H
 #define BT_PROC_CONTROL_H
 

@@ -1,12 +1,13 @@
-/* proc/drain.c: how a process leaves: passes what can be passed, finishes what is being handled, ends what is left when time
- * is up. Must not know why it was told to.
+/* proc/drain.c: how a process leaves: passes what can be passed, finishes what is being handled, ends what is left when
+ * time is up. Must not know why it was told to.
  *
  * Who may read a connection's descriptor, step by step:
  *   1 this process     polled here
  *   2 nobody           held: waiting in a pass_out, the kernel keeps what arrives
  *   3 nobody           sent, no verdict yet
  *   4 the successor    its verdict is in the kernel; we close our copy when we read it
- *   3'-> 1             refused, or the successor died: served here again (conn->refused) until another one is offered */
+ *   3'-> 1             refused, or the successor died: served here again (conn->refused) until another one is offered
+ */
 #include <base/log.h>
 #include <net/timer.h>
 #include <proc/process.h>
@@ -158,7 +159,8 @@ static void on_pass_out_closing(bt_pass_out *out)
     bool was_current = process->pass_out == out;
     forget_pass_out(process, out);
     if (was_current && process->loop.departure == BT_DEPARTURE_PASS) {
-        bt_log(BT_LOG_WARN, "successor-gone connections=%zu", process->loop.conn_count);
+        if (process->loop.conn_count > 0)
+            bt_log(BT_LOG_WARN, "successor-gone connections=%zu", process->loop.conn_count);
         process->loop.departure = BT_DEPARTURE_NONE; /* serve as before, until another one is offered */
     }
 }

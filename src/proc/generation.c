@@ -261,12 +261,11 @@ static size_t next_path(const char **list)
     return strcspn(*list, " \t");
 }
 
-/* True when a path before `end` (or the module) ends in the same name: the copies would overwrite each other. */
-static bool name_is_taken(const bt_worker_config *worker, const char *end, const char *name)
+/* True when the module or a path of `list` before `end` has the same name: the copies would overwrite each other. */
+static bool name_is_taken(const char *module, const char *list, const char *end, const char *name)
 {
-    if (worker->module && strcmp(base_name(worker->module), name) == 0)
+    if (module && strcmp(base_name(module), name) == 0)
         return true;
-    const char *list = worker->module_files;
     for (size_t len = next_path(&list); len > 0 && list < end; list += len, len = next_path(&list)) {
         char path[PATH_MAX];
         snprintf(path, sizeof(path), "%.*s", (int) len, list);
@@ -288,14 +287,15 @@ static int copy_into(const char *dir, const char *source, bool is_module, copy *
 
 static int copy_module_files(const char *dir, const bt_worker_config *worker, const reason *words)
 {
-    const char *list = worker->module_files ? worker->module_files : "";
+    const char *const first = worker->module_files ? worker->module_files : "";
+    const char *list = first;
     for (size_t len = next_path(&list); len > 0; list += len, len = next_path(&list)) {
         char path[PATH_MAX];
         if (len >= sizeof(path))
             return fail(words, -ENAMETOOLONG, "worker \"%s\": a path in module_files is too long", worker->name);
         memcpy(path, list, len);
         path[len] = '\0';
-        if (name_is_taken(worker, list, base_name(path)))
+        if (name_is_taken(worker->module, first, list, base_name(path)))
             return fail(words, -EEXIST, "%s: another file of worker \"%s\" has the same name", path, worker->name);
         copy file;
         int err = copy_into(dir, path, false, &file, words);

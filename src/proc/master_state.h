@@ -1,5 +1,5 @@
-/* proc/master_state.h: what the master knows: workers, slots, children, generations and the roll. Shared by the master's files
- * only (master.c, slot.c, spawn.c, prepare.c, roll.c, control.c, status.c). */
+/* proc/master_state.h: what the master knows: workers, slots, children, generations and the roll. Shared by the
+ * master's files only (master.c, slot.c, spawn.c, prepare.c, roll.c, control.c, status.c). */
 #ifndef BT_PROC_MASTER_STATE_H
 #define BT_PROC_MASTER_STATE_H
 
@@ -38,14 +38,14 @@ typedef enum bt_child_state {
 
 /* A process as the master sees it. */
 typedef struct bt_child {
-    bt_list node;      /* in master->children */
-    bt_list leaving;   /* in slot->leaving once it drains or stops */
+    bt_list node;    /* in master->children */
+    bt_list leaving; /* in slot->leaving once it drains or stops */
     bt_slot *slot;
     pid_t pid;
     uint64_t number;
     bt_generation *generation;
     bt_channel channel;
-    uv_timer_t timer; /* ready_timeout, then the kill after a drain or stop */
+    uv_timer_t timer;      /* ready_timeout, then the kill after a drain or stop */
     unsigned open_handles; /* channel and timer: freed when both are closed */
     bt_counters *counters;
     bt_child_state state;
@@ -62,16 +62,16 @@ typedef struct bt_child {
 struct bt_slot {
     bt_crew *crew;
     int index;
-    int listen_fd;              /* own with reuse_port, else the crew's; -1: none */
+    int listen_fd; /* own with reuse_port, else the crew's; -1: none */
     bt_child *serving;
-    bt_child *successor;        /* STARTING */
-    bt_list leaving;            /* oldest first */
-    bt_generation *wanted;      /* fork a child of this generation as soon as the loop allows */
-    uv_timer_t restart;         /* backoff */
-    unsigned short_lives;       /* in a row, under a second each */
+    bt_child *successor;   /* STARTING */
+    bt_list leaving;       /* oldest first */
+    bt_generation *wanted; /* fork a child of this generation as soon as the loop allows */
+    uv_timer_t restart;    /* backoff */
+    unsigned short_lives;  /* in a row, under a second each */
     unsigned restarts;
-    uint64_t generation;        /* that has served here last */
-    char last_exit[64];         /* "" : none */
+    uint64_t generation; /* that has served here last */
+    char last_exit[64];  /* "" : none */
 };
 
 typedef struct bt_exit_count {
@@ -90,7 +90,7 @@ struct bt_crew {
     bt_generation *good;   /* the last one that survived its probation; NULL before the first */
     bt_generation *target; /* what the slots shall run */
     bool in_roll;
-    unsigned kill_count;   /* SIGKILLs from outside since the last roll */
+    unsigned kill_count; /* SIGKILLs from outside since the last roll */
     bt_exit_count exits[16];
     size_t exit_kinds;
 };
@@ -138,11 +138,11 @@ typedef struct bt_roll {
     /* preparing the next generation in a helper process */
     pid_t helper;
     uint64_t helper_generation;
-    bool *helper_scope;   /* per worker: takes part */
-    bool wants_prepare;   /* fork the helper as soon as the loop allows */
-    bool wants_again;     /* asked for while the helper was running: the files may have changed since */
+    bool *helper_scope; /* per worker: takes part */
+    bool wants_prepare; /* fork the helper as soon as the loop allows */
+    bool wants_again;   /* asked for while the helper was running: the files may have changed since */
     bool *again_scope;
-    bool *done_scope;     /* of the helper that has just ended */
+    bool *done_scope; /* of the helper that has just ended */
     uint64_t again_generation;
     bt_channel helper_channel;
     unsigned helper_handles;
@@ -171,7 +171,7 @@ struct bt_master {
     int exit_code;
     bool is_done;
     bool has_loop;
-    bool hup_stops;    /* in the foreground on a terminal */
+    bool hup_stops; /* in the foreground on a terminal */
     bool stop_graceful;
     uint64_t started_ms;
     uint64_t started_wall_ms;
@@ -201,7 +201,8 @@ struct bt_master {
 
 /* ---- master.c ---- */
 
-/* Descriptors of the master that must not live on in a child: a stray copy of a channel's end would hide its end-of-file. */
+/* Descriptors of the master that must not live on in a child: a stray copy of a channel's end would hide its
+ * end-of-file. */
 BATON_NODISCARD int bt_master_fd_add(bt_master *master, int fd);
 void bt_master_fd_remove(bt_master *master, int fd);
 
@@ -233,7 +234,8 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
                        bt_counters *counters);
 void bt_child_exited(bt_child *child, int status);
 
-/* Sends DRAIN or STOP and arms the kill. `successor` takes the connections; NULL: nobody does. `timeout_ms` 0: no end. */
+/* Sends DRAIN or STOP and arms the kill. `successor` takes the connections; NULL: nobody does. `timeout_ms` 0: no end.
+ */
 void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms);
 void bt_child_stop(bt_child *child, uint64_t timeout_ms);
 void bt_child_kill(bt_child *child);
@@ -274,7 +276,8 @@ void bt_roll_init(bt_master *master);
 void bt_roll_request(bt_master *master, bt_crew *crew, bool without_limit, bt_waiter *waiter);
 
 /* A generation is ready (`why` NULL, the reference is taken over), or could not be made. */
-void bt_roll_prepared(bt_master *master, uint64_t number, const bool *scope, bt_generation *generation, const char *why);
+void bt_roll_prepared(bt_master *master, uint64_t number, const bool *scope, bt_generation *generation,
+                      const char *why);
 
 /* What slot.c saw. */
 void bt_roll_child_ready(bt_child *child);

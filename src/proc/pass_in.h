@@ -1,7 +1,8 @@
 /* proc/pass_in.h: the successor's side of a pass: takes connections from one old process.
  *
- * For each message: everything a connection needs is made first, then the verdicts are handed to the kernel, and only then
- * are the taken ones polled and read. A broken channel at that point counts as success: the old process is gone. */
+ * For each message: everything a connection needs is made first, then the verdicts are handed to the kernel, and only
+ * then are the taken ones polled and read. A broken channel at that point counts as success: the old process is gone.
+ */
 #ifndef BT_PROC_PASS_IN_H
 #define BT_PROC_PASS_IN_H
 
@@ -17,10 +18,10 @@ typedef struct bt_pass_in {
     bool is_open;
     bool is_draining; /* refuses everything */
     char *receive_buffer;
-    bt_list taken;   /* complete, but the verdicts are not in the kernel yet */
+    bt_list taken; /* complete, but the verdicts are not in the kernel yet */
     bt_buf verdicts;
     void (*on_closing)(struct bt_pass_in *in); /* the channel is over */
-    void (*on_end)(struct bt_pass_in *in); /* its handles are closed: free it */
+    void (*on_end)(struct bt_pass_in *in);     /* its handles are closed: free it */
     void *owner;
 } bt_pass_in;
 

@@ -18,20 +18,21 @@ typedef struct bt_pass_out {
     uv_timer_t retry; /* ETOOMANYREFS is not signalled by writability */
     int fd;
     bool is_open;
-    bool is_ending;  /* nothing is added any more; closes when all is answered */
+    bool is_ending; /* nothing is added any more; closes when all is answered */
     bt_list waiting;
     bt_list large; /* state too large for a message: sent last */
     bt_list sent;
     size_t unanswered;
     bt_buf message;
-    void (*on_settled)(struct bt_pass_out *out);  /* nothing is waiting or unanswered */
+    void (*on_settled)(struct bt_pass_out *out); /* nothing is waiting or unanswered */
     void (*on_refused)(struct bt_pass_out *out, baton_conn *conn, bt_verdict verdict); /* served here again */
-    void (*on_closing)(struct bt_pass_out *out); /* the channel is over */
+    void (*on_closing)(struct bt_pass_out *out);                                       /* the channel is over */
     void (*on_end)(struct bt_pass_out *out); /* its handles are closed: free it */
     void *owner;
 } bt_pass_out;
 
-/* Takes `fd`, one end of a channel pair. Callbacks and owner are set before. 0 or a negative errno (fd is the caller's). */
+/* Takes `fd`, one end of a channel pair. Callbacks and owner are set before. 0 or a negative errno (fd is the
+ * caller's). */
 BATON_NODISCARD int bt_pass_out_start(bt_pass_out *out, bt_loop *loop, int fd);
 
 /* Holds the connection (it must be passable) and queues it. */
@@ -45,8 +46,8 @@ void bt_pass_out_hand_on(bt_pass_out *out, bt_pass_out *next);
 
 bool bt_pass_out_is_settled(const bt_pass_out *out);
 
-/* Closes while the successor lives. What was not sent is served on here; what was sent and not answered is the successor's
- * from now on: it may be reading it already, so there is no retake. on_closing at once, on_end later. */
+/* Closes while the successor lives. What was not sent is served on here; what was sent and not answered is the
+ * successor's from now on: it may be reading it already, so there is no retake. on_closing at once, on_end later. */
 void bt_pass_out_close(bt_pass_out *out);
 
 #endif

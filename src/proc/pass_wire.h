@@ -16,7 +16,7 @@
 #define BT_PASS_MAX_CONNS   64          /* connections in one message */
 #define BT_PASS_MAX_BYTES   (32 * 1024) /* of one message; larger state goes into a memfd */
 #define BT_PASS_MAX_FDS     (2 * BT_PASS_MAX_CONNS)
-#define BT_PASS_WINDOW      256         /* connections sent and not yet answered */
+#define BT_PASS_WINDOW      256 /* connections sent and not yet answered */
 #define BT_PASS_MAX_PAYLOAD (2u << 30)
 
 typedef enum bt_pass_type {

@@ -1,5 +1,5 @@
-/* proc/prepare.c: makes the next generation: a helper process checks and copies the modules, because the master must not
- * block on a disk. Must not know what the generation is for. */
+/* proc/prepare.c: makes the next generation: a helper process checks and copies the modules, because the master must
+ * not block on a disk. Must not know what the generation is for. */
 #include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>

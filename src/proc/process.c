@@ -86,8 +86,8 @@ static void on_master_gone(bt_channel *channel)
 
 /* ---- starting ---- */
 
-/* The master speaks through the channel; signals of the terminal or of a service manager that reach the whole group must
- * not end a process in the middle of a request. */
+/* The master speaks through the channel; signals of the terminal or of a service manager that reach the whole group
+ * must not end a process in the middle of a request. */
 static void set_signals(void)
 {
     static const int ignored[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};

@@ -18,7 +18,7 @@ typedef struct bt_process_start {
     const bt_service *service;
     baton_worker *worker;
     int slot;
-    uint64_t number;     /* unique for the life of the master: prefix of connection ids */
+    uint64_t number; /* unique for the life of the master: prefix of connection ids */
     uint64_t generation;
     const char *module_path; /* the pinned module, or "" */
     const char *module_dir;  /* directory of the generation's files of this worker */

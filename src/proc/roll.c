@@ -48,6 +48,12 @@ static void remember(bt_master *master, uint64_t generation, bool ok, const char
            generation, ok ? "yes" : "no", roll->last_took_ms, message);
 }
 
+static void add_consequence(char *text, size_t size)
+{
+    size_t len = strlen(text);
+    snprintf(text + len, size - len, "; the old code serves on");
+}
+
 /* ---- which generation where ---- */
 
 static void set_generation(bt_master *master, bt_generation **place, bt_generation *generation)
@@ -221,8 +227,8 @@ void bt_roll_child_gone(bt_child *child, const char *reason, bool by_outside_kil
         serving_crashed(child, reason, by_outside_kill);
 }
 
-/* All workers of the roll go back to what has proved itself. If that fails too there is nothing left to go back to: the slots
- * keep trying it, with backoff. */
+/* All workers of the roll go back to what has proved itself. If that fails too there is nothing left to go back to: the
+ * slots keep trying it, with backoff. */
 static void fail(bt_master *master, const char *reason)
 {
     bt_roll *roll = &master->roll;
@@ -283,11 +289,10 @@ static void on_probation_over(uv_timer_t *timer)
 static void finish_reverting(bt_master *master)
 {
     bt_roll *roll = &master->roll;
-    char message[sizeof roll->failure + 64];
-    snprintf(message, sizeof message, "%s; the old code serves on", roll->failure);
+    add_consequence(roll->failure, sizeof roll->failure);
     leave_roll(master);
-    remember(master, roll->failed, false, message);
-    answer(master, roll->failed, false, BT_WAIT_PROBATION, message);
+    remember(master, roll->failed, false, roll->failure);
+    answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
 }
 
 static void finish(bt_master *master)
@@ -404,8 +409,9 @@ void bt_roll_request(bt_master *master, bt_crew *crew, bool without_limit, bt_wa
 
 static void not_prepared(bt_master *master, uint64_t number, const char *why)
 {
-    char message[sizeof master->roll.failure + 64];
-    snprintf(message, sizeof message, "%s; the old code serves on", why);
+    char message[sizeof master->roll.last_message];
+    snprintf(message, sizeof message, "%s", why);
+    add_consequence(message, sizeof message);
     remember(master, number, false, message);
     bt_list_each (node, &master->roll.waiters) {
         bt_waiter *waiter = bt_container(node, bt_waiter, node);

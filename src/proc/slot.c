@@ -13,9 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SHORT_LIFE_MS   1000
-#define BACKOFF_MIN_MS  100
-#define BACKOFF_MAX_MS  30000
+#define SHORT_LIFE_MS  1000
+#define BACKOFF_MIN_MS 100
+#define BACKOFF_MAX_MS 30000
 
 static const char *name_of(const bt_slot *slot)
 {
@@ -203,8 +203,8 @@ static void on_kill_time(uv_timer_t *timer)
                  child->slot->crew->worker->config->ready_timeout_ms);
         why = child->failure;
     }
-    bt_log(BT_LOG_WARN, "kill worker=%s slot=%d pid=%d reason=\"%s\"", name_of(child->slot), child->slot->index, child->pid,
-           why);
+    bt_log(BT_LOG_WARN, "kill worker=%s slot=%d pid=%d reason=\"%s\"", name_of(child->slot), child->slot->index,
+           child->pid, why);
     bt_child_kill(child);
 }
 

@@ -57,17 +57,11 @@ static void shed_master(bt_master *master, const int *keep, size_t keep_count)
 
 pid_t bt_fork_clean(bt_master *master, const int *keep, size_t keep_count)
 {
-    sigset_t all, before;
-    sigfillset(&all);
     fflush(NULL); /* what is buffered would be written twice */
-    sigprocmask(SIG_SETMASK, &all, &before);
     pid_t pid = fork();
-    int err = errno;
     if (pid == 0)
         shed_master(master, keep, keep_count); /* signals stay blocked until the child has its own handlers */
-    else
-        sigprocmask(SIG_SETMASK, &before, NULL);
-    return pid < 0 ? -err : pid;
+    return pid < 0 ? -errno : pid;
 }
 
 /* ---- worker processes ---- */
@@ -147,14 +141,25 @@ static void spawn_wanted(bt_slot *slot)
     slot->wanted = NULL;
     int err = slot->crew->master->phase == BT_MASTER_STOPPING ? -ECANCELED : spawn(slot, generation);
     if (err < 0 && err != -ECANCELED) {
-        bt_log(BT_LOG_ERROR, "fork-failed worker=%s slot=%d error=\"%s\"", slot->crew->worker->config->name, slot->index,
-               strerror(-err));
+        bt_log(BT_LOG_ERROR, "fork-failed worker=%s slot=%d error=\"%s\"", slot->crew->worker->config->name,
+               slot->index, strerror(-err));
         bt_slot_fork_failed(slot, generation, strerror(-err));
     }
     bt_generation_unref(slot->crew->master, generation);
 }
 
-void bt_spawn_pending(bt_master *master)
+static bool is_pending(const bt_master *master)
+{
+    for (size_t i = 0; i < master->crew_count; i++) {
+        for (size_t j = 0; j < master->crews[i].slot_count; j++) {
+            if (master->crews[i].slots[j].wanted != NULL)
+                return true;
+        }
+    }
+    return master->roll.wants_prepare;
+}
+
+static void spawn_all(bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
@@ -165,4 +170,19 @@ void bt_spawn_pending(bt_master *master)
     }
     if (master->roll.wants_prepare)
         bt_prepare_fork(master);
+}
+
+/* A signal that libuv has caught but not yet dispatched waits in a pipe which the child does not inherit, and its
+ * handle could never be closed there (uv_run would spin): with signals blocked, one turn of the loop empties the pipe
+ * first. */
+void bt_spawn_pending(bt_master *master)
+{
+    sigset_t all, before;
+    if (!is_pending(master))
+        return;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    uv_run(&master->loop, UV_RUN_NOWAIT);
+    spawn_all(master);
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }

@@ -121,9 +121,9 @@ static json_t *exits_json(const bt_crew *crew)
 static json_t *crew_json(const bt_crew *crew)
 {
     const bt_worker_config *config = crew->worker->config;
-    json_t *object = json_pack("{s:s, s:i, s:b, s:I}", "name", config->name, "count", (int) crew->slot_count,
-                               "reloadable", config->reloadable, "generation",
-                               (json_int_t) (crew->target == NULL ? 0 : crew->target->number));
+    json_t *object =
+        json_pack("{s:s, s:i, s:b, s:I}", "name", config->name, "count", (int) crew->slot_count, "reloadable",
+                  config->reloadable, "generation", (json_int_t) (crew->target == NULL ? 0 : crew->target->number));
     json_object_set_new(object, "listen", text_or_null(config->listen));
     json_object_set_new(object, "addresses", addresses_json(crew));
     json_object_set_new(object, "exits", exits_json(crew));
@@ -164,12 +164,12 @@ json_t *bt_status_json(bt_master *master)
     json_t *workers = json_array();
     for (size_t i = 0; i < master->crew_count; i++)
         json_array_append_new(workers, crew_json(&master->crews[i]));
-    json_t *object = json_pack("{s:s, s:i, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "version", baton_version(), "pid",
-                               (int) getpid(), "state", phase_name(master), "daemon", master->config->master.daemonize,
-                               "started_at", (json_int_t) master->started_wall_ms, "uptime_ms",
-                               (json_int_t) (bt_clock_ms() - master->started_ms), "generation",
-                               (json_int_t) serving_generation(master), "reloads", (json_int_t) master->roll.reloads,
-                               "memory", resident_bytes(getpid()));
+    json_t *object =
+        json_pack("{s:s, s:i, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "version", baton_version(), "pid", (int) getpid(),
+                  "state", phase_name(master), "daemon", master->config->master.daemonize, "started_at",
+                  (json_int_t) master->started_wall_ms, "uptime_ms", (json_int_t) (bt_clock_ms() - master->started_ms),
+                  "generation", (json_int_t) serving_generation(master), "reloads", (json_int_t) master->roll.reloads,
+                  "memory", resident_bytes(getpid()));
     json_object_set_new(object, "config", text_or_null(master->config->file));
     json_object_set_new(object, "last_reload", last_reload_json(&master->roll));
     json_object_set_new(object, "workers", workers);

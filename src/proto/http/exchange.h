@@ -22,10 +22,10 @@ typedef struct bt_http_exchange {
     baton_request request; /* first: the request handle leads back here */
     baton_conn *conn;
     bt_http_stage stage;
-    bool is_head;        /* the request method is HEAD */
-    bool in_callback;    /* on_request is running: the loop in serve.c goes on by itself */
-    bool sent_continue;  /* 100 (Continue) went out for this request */
-    bool close_after;    /* the connection ends with this answer */
+    bool is_head;       /* the request method is HEAD */
+    bool in_callback;   /* on_request is running: the loop in serve.c goes on by itself */
+    bool sent_continue; /* 100 (Continue) went out for this request */
+    bool close_after;   /* the connection ends with this answer */
     bt_http_framing framing;
     uint64_t length_left; /* of a streamed body with a known length */
     bt_buf fields;        /* lines added by baton_reply_header */

@@ -163,6 +163,15 @@ static bool output_is_blocked(baton_conn *conn)
     return true;
 }
 
+/* Chunk framing that has been decoded leaves a gap: in a buffer of our own it is closed, so that a body of tiny chunks
+ * holds no more memory than max_package. */
+static void close_gap(baton_conn *conn, char *window, size_t len)
+{
+    bt_http_exchange *exchange = conn->proto;
+    if (window == bt_buf_head(&conn->in))
+        conn->in.end = conn->in.start + bt_http_parser_compact(&exchange->request.parser, window, len);
+}
+
 /* One step on window[0..len). Returns the bytes consumed; 0 when nothing more can be done now. */
 static size_t step(baton_conn *conn, char *window, size_t len)
 {
@@ -184,8 +193,10 @@ static size_t step(baton_conn *conn, char *window, size_t len)
     switch (bt_http_parse(parser, window, len, &limits)) {
     case BT_HTTP_NEED_MORE:
         send_continue(exchange, len);
-        if (conn->state == BT_CONN_OPEN)
-            wait_for_more(exchange, has_begun);
+        if (conn->state != BT_CONN_OPEN)
+            return 0;
+        close_gap(conn, window, len);
+        wait_for_more(exchange, has_begun);
         return 0;
     case BT_HTTP_ERROR:
         bt_log(BT_LOG_DEBUG, "bad-request status=%d reason=\"%s\"", parser->error_status, parser->error);
