@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -292,6 +293,7 @@ enum { BLOCK = 4096, BLOCKS = 256 };
 _Noreturn static void rewrite_for_ever(const char *path, int ready)
 {
     static uint64_t block[BLOCK / sizeof(uint64_t)];
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test must not leave it running */
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     off_t start = lseek(fd, 0, SEEK_END) - (off_t) BLOCK * BLOCKS;
     for (;; block[0]++) {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,6 +50,14 @@ static void assert_file_says(pid_t pid)
     assert_string_equal(text, expected);
 }
 
+/* Until killed, or until a failed test is gone. */
+_Noreturn static void wait_for_ever(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;)
+        pause();
+}
+
 /* A child that holds the pid file until it is killed. */
 static pid_t start_holder(void)
 {
@@ -61,8 +70,7 @@ static pid_t start_holder(void)
         char answer = fd >= 0 ? 'y' : 'n';
         if (write(ready[1], &answer, 1) != 1)
             _exit(1);
-        for (;;)
-            pause();
+        wait_for_ever();
     }
     close(ready[1]);
     char answer = 0;
@@ -145,14 +153,13 @@ static void test_lock_dies_with_the_master_although_its_children_live(void **sta
         if (bt_pidfile_take(path, &holder) < 0)
             _exit(1);
         pid_t worker = fork(); /* inherits the descriptor */
-        if (worker == 0) {
+        if (worker == 0) {     /* outlives the master on purpose */
             for (;;)
                 pause();
         }
         if (write(ready[1], &worker, sizeof(worker)) != sizeof(worker))
             _exit(1);
-        for (;;)
-            pause();
+        wait_for_ever();
     }
     pid_t worker = 0;
     assert_int_equal(read(ready[0], &worker, sizeof(worker)), sizeof(worker));
