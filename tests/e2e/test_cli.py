@@ -202,11 +202,11 @@ def test_check_finds_a_truncated_module(new_service):
 def test_check_does_not_disturb_what_runs(serve, connect):
     service = serve(count=1)
     client = connect(service)
-    assert client.get("/").status == 200
+    assert client.request("/").status == 200
     pids = service.pids()
     assert service.command("check").returncode == 0
     assert service.pids() == pids
-    assert client.get("/").status == 200
+    assert client.request("/").status == 200
 
 
 # ---- start, stop, restart ----
@@ -254,7 +254,7 @@ def test_start_as_a_daemon_returns_when_it_serves(new_service, connect):
     service = new_service(worker_ini(count=1))
     with daemon(service) as result:
         assert result.returncode == 0, result.stderr
-        assert connect(service).get("/").status == 200
+        assert connect(service).request("/").status == 200
         state = service.status()
         assert state["daemon"] is True and state["state"] == "running"
         assert int(service.pid_file.read_text()) == state["pid"]
