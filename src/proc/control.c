@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define REQUEST_MAX 4096
+#define LAST_TURNS  1000
 
 typedef struct bt_control {
     uv_pipe_t server;
@@ -314,8 +315,10 @@ void bt_control_stop(bt_master *master)
             send_done(client, true, 0, "stopped", 0, NULL);
         finish_client(client);
     }
-    uv_close((uv_handle_t *) &control->server, free_control);
-    /* Turns the loop until every client is gone; nothing else of the master is active any more. */
-    for (int turns = 0; turns < 1000 && !bt_list_empty(&control->clients); turns++)
+    /* Nothing else of the master is active any more; a client that does not read is not waited for. */
+    for (int turns = 0; turns < LAST_TURNS && !bt_list_empty(&control->clients); turns++)
         uv_run(&master->loop, UV_RUN_NOWAIT);
+    bt_list_each (node, &control->clients)
+        close_client(bt_container(node, control_client, node));
+    uv_close((uv_handle_t *) &control->server, free_control);
 }

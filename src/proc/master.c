@@ -251,7 +251,6 @@ static int open_socket(bt_master *master, const bt_crew *crew, char *why, size_t
 static int open_listeners(bt_master *master, bt_crew *crew, char *why, size_t size)
 {
     const bt_worker_config *config = crew->worker->config;
-    crew->listen_fd = -1;
     if (config->listen == NULL)
         return 0;
     bool one_each = config->reuse_port && !config->address.is_unix;
@@ -304,10 +303,12 @@ static int make_tables(bt_master *master)
         return -errno;
     master->counters = table;
     master->counter_used = calloc(BT_COUNTER_ROWS, sizeof *master->counter_used);
-    master->crew_count = master->config->worker_count;
-    master->crews = calloc(master->crew_count, sizeof *master->crews);
+    master->crews = calloc(master->config->worker_count, sizeof *master->crews);
     if (master->counter_used == NULL || master->crews == NULL)
         return -ENOMEM;
+    master->crew_count = master->config->worker_count;
+    for (size_t i = 0; i < master->crew_count; i++)
+        master->crews[i].listen_fd = -1; /* what we have not opened is not ours to remove */
     return bt_prepare_init(master);
 }
 
@@ -395,9 +396,9 @@ static void close_handle(uv_handle_t *handle, void *arg)
 static void unlink_sockets(const bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
-        const bt_worker_config *config = master->crews[i].worker->config;
-        if (config->listen != NULL && config->address.is_unix && master->crews[i].listen_fd >= 0)
-            unlink(config->address.path);
+        const bt_crew *crew = &master->crews[i];
+        if (crew->listen_fd >= 0 && crew->worker->config->address.is_unix)
+            unlink(crew->worker->config->address.path);
     }
     if (master->control != NULL)
         unlink(master->control_path);
@@ -407,6 +408,7 @@ static void free_tables(bt_master *master)
 {
     for (size_t i = 0; master->crews != NULL && i < master->crew_count; i++) {
         bt_generation_unref(master, master->crews[i].good);
+        bt_generation_unref(master, master->crews[i].previous);
         bt_generation_unref(master, master->crews[i].target);
         for (size_t j = 0; j < master->crews[i].slot_count; j++)
             bt_generation_unref(master, master->crews[i].slots[j].wanted);

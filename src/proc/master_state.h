@@ -87,8 +87,9 @@ struct bt_crew {
     int listen_fd;
     bt_slot *slots;
     size_t slot_count;
-    bt_generation *good;   /* the last one that survived its probation; NULL before the first */
-    bt_generation *target; /* what the slots shall run */
+    bt_generation *good;     /* the last one that survived its probation; NULL before the first */
+    bt_generation *previous; /* what all slots ran before the roll; NULL once the target is good */
+    bt_generation *target;   /* what the slots shall run */
     bool in_roll;
     unsigned kill_count; /* SIGKILLs from outside since the last roll */
     bt_exit_count exits[16];

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static void advance(bt_master *master);
-static void fail(bt_master *master, const char *reason);
+static void fail(bt_master *master, bool took_traffic, const char *reason);
 static void finish_reverting(bt_master *master);
 
 /* ---- waiters ---- */
@@ -63,6 +63,12 @@ static void set_generation(bt_master *master, bt_generation **place, bt_generati
     bt_generation_unref(master, old);
 }
 
+static void stop_probation(bt_master *master)
+{
+    uv_timer_stop(&master->roll.probation);
+    master->roll.in_probation = false;
+}
+
 static bool is_unproven(const bt_crew *crew)
 {
     return crew->target != crew->good;
@@ -71,8 +77,12 @@ static bool is_unproven(const bt_crew *crew)
 bt_generation *bt_roll_restart_generation(bt_slot *slot)
 {
     bt_crew *crew = slot->crew;
-    bool was_rolled = slot->generation == crew->target->number;
-    return crew->good == NULL || was_rolled ? crew->target : crew->good;
+    bt_generation *known[] = {crew->target, crew->previous, crew->good};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (known[i] != NULL && known[i]->number == slot->generation)
+            return known[i];
+    }
+    return crew->good == NULL ? crew->target : crew->good;
 }
 
 /* ---- one slot after the other ---- */
@@ -178,7 +188,7 @@ static void serving_crashed(bt_child *child, const char *reason, bool by_outside
         return;
     if (by_outside_kill && crew->kill_count++ == 0)
         return;
-    fail(crew->master, reason);
+    fail(crew->master, true, reason);
 }
 
 static void start_failed(bt_slot *slot, const bt_generation *generation, const char *reason)
@@ -186,7 +196,7 @@ static void start_failed(bt_slot *slot, const bt_generation *generation, const c
     bt_master *master = slot->crew->master;
     bt_roll *roll = &master->roll;
     if (generation == slot->crew->target && (is_unproven(slot->crew) || roll->slot == slot)) {
-        fail(master, reason);
+        fail(master, false, reason);
     } else if (roll->slot == slot) {
         roll->slot = NULL; /* an obsolete start: the newest generation is tried now */
         advance(master);
@@ -227,47 +237,55 @@ void bt_roll_child_gone(bt_child *child, const char *reason, bool by_outside_kil
         serving_crashed(child, reason, by_outside_kill);
 }
 
-/* All workers of the roll go back to what has proved itself. If that fails too there is nothing left to go back to: the
- * slots keep trying it, with backoff. */
-static void fail(bt_master *master, const char *reason)
+/* Where a worker of the failed roll goes. Code that never took traffic leaves things as they were; code that did and
+ * crashed makes anything unproven suspect. */
+static bt_generation *way_back(const bt_crew *crew, bool took_traffic)
+{
+    bool can_stay = !took_traffic && crew->previous != NULL && crew->previous != crew->target;
+    return can_stay ? crew->previous : crew->good;
+}
+
+/* False when every worker of the roll already is where it could go back to. */
+static bool turn_round(bt_master *master, bool took_traffic)
+{
+    bool has_turned = false;
+    for (size_t i = 0; i < master->crew_count; i++) {
+        bt_crew *crew = &master->crews[i];
+        if (!crew->in_roll || !is_unproven(crew))
+            continue;
+        set_generation(master, &crew->target, way_back(crew, took_traffic));
+        has_turned = true;
+    }
+    return has_turned;
+}
+
+/* All workers of the roll go back. If that fails too, and nothing is left to go back to, the slots keep trying with
+ * backoff. */
+static void fail(bt_master *master, bool took_traffic, const char *reason)
 {
     bt_roll *roll = &master->roll;
     bt_roll_progress(master, roll->slot, "failed", 0, roll->generation, reason);
+    bt_log(BT_LOG_ERROR, "roll-failed generation=%" PRIu64 " reason=\"%s\"", roll->generation, reason);
     if (roll->state == BT_ROLL_REVERTING) {
         size_t len = strlen(roll->failure);
         snprintf(roll->failure + len, sizeof roll->failure - len, "; going back failed too: %s", reason);
-        roll->slot = NULL;
-        roll->old = NULL;
-        finish_reverting(master);
-        return;
+    } else {
+        if (roll->state == BT_ROLL_IDLE)
+            roll->started_ms = bt_clock_ms();
+        roll->failed = roll->generation;
+        snprintf(roll->failure, sizeof roll->failure, "%s", reason);
     }
-    bt_log(BT_LOG_ERROR, "roll-failed generation=%" PRIu64 " reason=\"%s\"", roll->generation, reason);
-    if (roll->state == BT_ROLL_IDLE)
-        roll->started_ms = bt_clock_ms();
+    stop_probation(master);
     roll->state = BT_ROLL_REVERTING;
-    roll->failed = roll->generation;
-    roll->in_probation = false;
-    uv_timer_stop(&roll->probation);
-    snprintf(roll->failure, sizeof roll->failure, "%s", reason);
     roll->slot = NULL;
     roll->old = NULL;
-    for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
-        if (crew->in_roll && is_unproven(crew))
-            set_generation(master, &crew->target, crew->good);
-    }
-    advance(master);
+    if (turn_round(master, took_traffic))
+        advance(master);
+    else
+        finish_reverting(master);
 }
 
 /* ---- the end of a roll ---- */
-
-static void leave_roll(bt_master *master)
-{
-    for (size_t i = 0; i < master->crew_count; i++)
-        master->crews[i].in_roll = false;
-    master->roll.state = BT_ROLL_IDLE;
-    master->roll.without_limit = false;
-}
 
 static void on_probation_over(uv_timer_t *timer)
 {
@@ -276,21 +294,42 @@ static void on_probation_over(uv_timer_t *timer)
     roll->in_probation = false;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
-        if (crew->in_roll)
-            set_generation(master, &crew->good, crew->target);
+        if (!crew->in_roll)
+            continue;
+        set_generation(master, &crew->good, crew->target);
+        set_generation(master, &crew->previous, NULL);
+        crew->in_roll = false;
     }
-    leave_roll(master);
     char message[128];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves and has passed its probation", roll->generation);
     bt_log(BT_LOG_INFO, "proved generation=%" PRIu64, roll->generation);
     answer(master, roll->generation, true, BT_WAIT_PROBATION, message);
 }
 
+/* The roll is over; workers whose code has not proved itself stay in it until their probation is over, too. */
+static void rest(bt_master *master)
+{
+    bt_roll *roll = &master->roll;
+    uint64_t probation_ms = 0;
+    roll->state = BT_ROLL_IDLE;
+    roll->without_limit = false;
+    roll->in_probation = false;
+    for (size_t i = 0; i < master->crew_count; i++) {
+        bt_crew *crew = &master->crews[i];
+        crew->in_roll = crew->in_roll && is_unproven(crew);
+        roll->in_probation = roll->in_probation || crew->in_roll;
+        if (crew->in_roll && crew->worker->config->probation_ms > probation_ms)
+            probation_ms = crew->worker->config->probation_ms;
+    }
+    if (roll->in_probation)
+        uv_timer_start(&roll->probation, on_probation_over, probation_ms, 0);
+}
+
 static void finish_reverting(bt_master *master)
 {
     bt_roll *roll = &master->roll;
     add_consequence(roll->failure, sizeof roll->failure);
-    leave_roll(master);
+    rest(master);
     remember(master, roll->failed, false, roll->failure);
     answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
 }
@@ -302,17 +341,9 @@ static void finish(bt_master *master)
         finish_reverting(master);
         return;
     }
-    uint64_t probation_ms = 0;
-    for (size_t i = 0; i < master->crew_count; i++) {
-        const bt_crew *crew = &master->crews[i];
-        if (crew->in_roll && crew->worker->config->probation_ms > probation_ms)
-            probation_ms = crew->worker->config->probation_ms;
-    }
     char message[64];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves", roll->generation);
-    roll->state = BT_ROLL_IDLE;
-    roll->in_probation = true;
-    uv_timer_start(&roll->probation, on_probation_over, probation_ms, 0);
+    rest(master);
     remember(master, roll->generation, true, message);
     answer(master, roll->generation, true, BT_WAIT_SERVE, message);
 }
@@ -437,16 +468,18 @@ static void start_roll(bt_master *master, const bool *scope, bt_generation *gene
     bt_roll *roll = &master->roll;
     if (roll->state == BT_ROLL_REVERTING) /* overtaken: who waited for the failed one hears it now */
         answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
-    if (roll->state == BT_ROLL_IDLE)
+    bool was_idle = roll->state == BT_ROLL_IDLE;
+    if (was_idle)
         roll->started_ms = bt_clock_ms();
-    uv_timer_stop(&roll->probation);
-    roll->in_probation = false;
+    stop_probation(master);
     roll->state = BT_ROLL_ROLLING;
     roll->generation = generation->number;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
         if (!scope[i])
             continue;
+        if (was_idle) /* all its slots serve it */
+            set_generation(master, &crew->previous, crew->target);
         set_generation(master, &crew->target, generation);
         crew->in_roll = true;
         crew->kill_count = 0;
@@ -470,7 +503,7 @@ void bt_roll_prepared(bt_master *master, uint64_t number, const bool *scope, bt_
 
 void bt_roll_cancel(bt_master *master, const char *why)
 {
-    uv_timer_stop(&master->roll.probation);
+    stop_probation(master);
     master->roll.slot = NULL;
     master->roll.old = NULL;
     master->roll.state = BT_ROLL_IDLE;
