@@ -96,6 +96,11 @@ def process_state(pid):
         return None
 
 
+def is_alive(pid):
+    """False for a zombie: an orphan's waits for an init that may take its time, or never comes in a container."""
+    return process_state(pid) not in (None, "Z", "X")
+
+
 def start_ticks(pid):
     """When the process began: tells a process from a later one with the same pid."""
     try:
@@ -355,7 +360,7 @@ class Service:
         code = self.process.poll() if self.process else 0
         if code is not None and code != self.exit_code_expected:
             problems.append("the master ended with code %s" % code)
-        left = [pid for pid, began in self.seen.items() if began is not None and start_ticks(pid) == began]
+        left = [pid for pid, began in self.seen.items() if began is not None and start_ticks(pid) == began and is_alive(pid)]
         left += tagged_processes(self.tag)
         if left:
             problems.append("processes are left: %s" % sorted(set(left)))

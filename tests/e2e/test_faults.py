@@ -47,7 +47,7 @@ def test_crash_of_one_process_does_not_touch_the_clients_of_another(serve, conne
 
 
 def test_crash_restart_uses_the_pinned_code_whatever_lies_on_disk(serve):
-    service = serve(count=1)
+    service = serve(count=1, probation=0)
     service.crashes_expected = True
     service.reload()
     (service.folder / "http-echo.so").write_bytes(b"\x7fELF broken by a deploy that is under way")
@@ -130,9 +130,18 @@ def test_stop_finishes_requests_in_progress(serve, connect, words):
     assert client.read_response().text == "hi"
 
 
-def test_plain_stop_ends_at_the_stop_timeout(serve, connect):
+def test_request_that_outlasts_the_stop_timeout_gets_503(serve, connect):
     service = serve(count=1, master={"stop_timeout": "300ms"})
     client = started_request(service, connect, "/sleep/600000")
+    service.stop()
+    response = client.read_response()
+    assert response.status == 503 and response.closes
+    client.expect_close()
+
+
+def test_stream_that_outlasts_the_stop_timeout_is_not_taken_for_complete(serve, connect):
+    service = serve(count=1, master={"stop_timeout": "300ms"})
+    client = started_request(service, connect, "/stream/600000")
     service.stop()
     with pytest.raises((ConnectionEnded, ConnectionError)):
         client.read_response()
@@ -170,7 +179,7 @@ def test_stop_during_a_reload_stops(serve, compiled):
     service.crashes_expected = True
     hang = compiled(text_module_source("x").replace(
         "BATON_MODULE(", "#include <unistd.h>\nstatic int hang(baton_worker *worker) "
-        "{ (void) worker; for (;;) pause(); }\nBATON_MODULE(.on_worker_start = hang, "))
+        "{ (void) worker; for (;;) pause(); return 0; }\nBATON_MODULE(.on_worker_start = hang, "))
     service.install(hang, "http-echo.so")
     assert service.command("reload", "--no-wait").returncode == 0
     wait_until(lambda: service.processes(state="starting"), "the roll waits for its process")
@@ -221,7 +230,8 @@ def test_stale_pid_file_is_taken_over(new_service):
     service = new_service(worker_ini(count=1))
     service.pid_file.parent.mkdir()
     service.pid_file.write_text("1\n")
-    service.control_socket.write_text("left by a crash")
+    with socket.socket(socket.AF_UNIX) as leftover:
+        leftover.bind(str(service.control_socket))
     service.start()
     assert int(service.pid_file.read_text()) == service.pid
     assert get(service.port).text == "hi"

@@ -1,4 +1,5 @@
 """HTTP/1.1 and 1.0 as a client sees it (RFC 9110, RFC 9112)."""
+import socket
 import subprocess
 
 import pytest
@@ -360,11 +361,16 @@ def test_header_timeout_is_not_put_off_by_single_bytes(serve, connect):
 
 
 def test_idle_timeout_closes_quietly(serve, connect):
-    service = serve(count=1, idle_timeout="300ms")
-    fresh, used = connect(service), connect(service)
-    assert used.request("/").status == 200
-    used.expect_close()
-    fresh.expect_close()
+    client = connect(serve(count=1, idle_timeout="300ms"))
+    assert client.request("/").status == 200
+    client.expect_close()
+
+
+def test_a_client_that_never_says_anything_is_closed(serve, connect):
+    client = connect(serve(count=1, header_timeout="300ms"))
+    if client.socket.recv(1, socket.MSG_PEEK):
+        assert client.read_response().status == 408
+    client.expect_close()
 
 
 def test_idle_timeout_does_not_end_a_request_in_progress(serve, connect):

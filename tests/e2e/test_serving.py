@@ -11,7 +11,7 @@ import time
 import pytest
 
 from client import HttpClient, build_request, get
-from harness import DEADLINE, EXAMPLES, free_port, process_state, wait_until, worker_ini
+from harness import DEADLINE, EXAMPLES, free_port, is_alive, wait_until, worker_ini
 
 WHO = """
 #include <baton.h>
@@ -470,7 +470,7 @@ def test_daemon_reports_when_it_serves_and_stops(new_service):
     assert (service.folder / "log" / "baton.log").stat().st_size > 0
     assert service.command("start", "-d").returncode == 1
     service.must("stop")
-    wait_until(lambda: process_state(master) is None, "the master has ended")
+    wait_until(lambda: not is_alive(master), "the master has ended")
     assert not service.pid_file.exists() and not service.control_socket.exists()
 
 
