@@ -1,4 +1,4 @@
-"""What one client sees of a reload, case by case (the storms are in test_storm.py)."""
+"""What one client sees of a reload, case by case (the storms are in test_reload_storm.py)."""
 import os
 import resource
 import shutil
