@@ -29,9 +29,11 @@ SHAPES = {
 class Storm:
     """with Storm(service, "--connections", "64") as storm: ...; storm.report is a dict afterwards."""
 
-    def __init__(self, service, *args):
+    def __init__(self, service, *args, unix=None, versions="header"):
+        address = ["--unix", unix] if unix else ["--port", service.port]
+        told_apart = ["--versions"] if versions == "body" else ["--version-header", "X-Generation"]
         self.service = service
-        self.args = [str(arg) for arg in args]
+        self.args = [str(arg) for arg in (*address, *told_apart, *args)]
         self.report = None
 
     def __enter__(self):
@@ -39,8 +41,8 @@ class Storm:
         ready = Path(self.folder.name, "ready")
         self.output = open(Path(self.folder.name, "report"), "w+")
         self.process = subprocess.Popen(
-            [str(STORM), "--port", str(self.service.port), "--json", "--quiet", "--version-header", "X-Generation",
-             "--timeout", str(DEADLINE * 1000), "--ready-file", str(ready), *self.args], stdout=self.output)
+            [str(STORM), "--json", "--quiet", "--timeout", str(DEADLINE * 1000), "--ready-file", str(ready), *self.args],
+            stdout=self.output)
         wait_until(lambda: ready.exists() or self.process.poll() is not None, "every connection had an answer")
         assert self.process.poll() is None, "storm ended before the reloads began"
         return self

@@ -192,26 +192,38 @@ def test_unsent_bytes_of_a_closing_connection_are_not_lost(serve, connect):
     client.expect_close()
 
 
-def test_connection_with_a_user_pointer_finishes_in_the_old_process(serve, connect):
-    service = serve(count=1, drain_timeout="20s", source=r"""
+def test_connection_with_a_user_pointer_ends_politely_in_the_old_process(serve, connect):
+    """Only the application knows that state: the next answer says that it is the last one, never a bare end."""
+    service = serve(count=1, source=r"""
 #include <baton.h>
-#include <stdio.h>
 static void on_request(baton_conn *conn, const baton_request *req)
 {
-    char text[32];
-    if (baton_request_query(req).data)
-        baton_conn_set_user(conn, baton_conn_user(conn) ? NULL : "state");
-    snprintf(text, sizeof(text), "%llu", (unsigned long long) baton_generation());
-    baton_reply(conn, 200, NULL, text);
+    (void) req;
+    baton_conn_set_user(conn, "state");
+    baton_reply(conn, 200, NULL, baton_generation() == 1 ? "old" : "new");
 }
 BATON_MODULE(.on_request = on_request);
 """)
     client = connect(service)
-    assert client.request("/?on").text == "1"
+    assert client.request("/").text == "old"
     service.reload()
-    assert client.request("/").text == "1"
-    assert client.request("/?off").text == "1"
-    assert client.request("/").text == "2"
+    assert client.is_quiet()
+    response = client.request("/")
+    assert (response.text, response.closes) == ("old", True)
+    client.expect_close()
+    assert get(service.port).text == "new"
+
+
+def test_user_pointer_taken_away_before_the_answer_does_not_hold_the_connection(serve, connect):
+    """As http-echo does for the time of an asynchronous answer."""
+    service = serve(count=1)
+    client = connect(service)
+    client.send(build_request("/sleep/500"))
+    served_before(service)
+    service.reload()
+    response = client.read_response()
+    assert (response.generation, response.closes) == (1, False)
+    assert client.request("/").generation == 2
 
 
 def test_timeouts_go_on_where_they_were(serve, connect):
