@@ -244,18 +244,26 @@ static void on_event(uv_poll_t *poll, int status, int events)
     baton_conn_unref(conn);
 }
 
+/* The bytes are not new: unless something could be done with them they are no sign of life, and the deadline stays. */
+static void look_again(baton_conn *conn)
+{
+    size_t len = bt_buf_len(&conn->in);
+    uint64_t deadline_ms = conn->timeout.deadline_ms;
+    conn->resume = false;
+    conn->reading_paused = false;
+    if (len == 0)
+        return;
+    process_kept(conn);
+    if (conn->state == BT_CONN_OPEN && bt_buf_len(&conn->in) == len && deadline_ms != 0)
+        bt_loop_deadline(conn->loop, &conn->timeout, deadline_ms);
+}
+
 void bt_conn_flush_dirty(baton_conn *conn)
 {
     baton_conn_ref(conn);
     bt_conn_cork(conn);
-    if (conn->resume && conn->state == BT_CONN_OPEN) {
-        conn->resume = false;
-        conn->reading_paused = false;
-        if (bt_buf_len(&conn->in) > 0)
-            process_kept(conn);
-        if (conn->state == BT_CONN_OPEN)
-            bt_conn_update_interest(conn);
-    }
+    if (conn->resume && conn->state == BT_CONN_OPEN)
+        look_again(conn);
     bt_conn_uncork(conn);
     baton_conn_unref(conn);
 }

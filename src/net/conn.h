@@ -111,11 +111,18 @@ void bt_conn_expire_in(baton_conn *conn, uint64_t timeout_ms);
 
 /* ---- the pass ---- */
 
+/* The process drains, and the connection cannot leave it because of what the application keeps for it (conn->user). */
+static inline bool bt_conn_is_stranded(const baton_conn *conn)
+{
+    return conn->loop->departure == BT_DEPARTURE_PASS && conn->user != NULL;
+}
+
 /* False once the connection shall leave as it is: what has arrived and was not begun is the successor's. */
 static inline bool bt_conn_may_begin(const baton_conn *conn)
 {
-    bool shall_pass = conn->loop->departure == BT_DEPARTURE_PASS && !conn->refused && !conn->leaves;
-    return conn->state == BT_CONN_OPEN && !(shall_pass && conn->user == NULL && !conn->peer_ended);
+    bool shall_pass = conn->loop->departure == BT_DEPARTURE_PASS && conn->user == NULL && !conn->refused &&
+                      !conn->leaves && !conn->peer_ended;
+    return conn->state == BT_CONN_OPEN && !shall_pass;
 }
 
 /* Nothing is being handled, nothing keeps it here: it can leave this process now. */

@@ -54,7 +54,7 @@ static void output_drained(baton_conn *conn)
         bt_conn_shut(conn);
         return;
     }
-    if (conn->reading_paused && bt_buf_len(&conn->in) > 0)
+    if (conn->reading_paused)
         bt_conn_resume(conn);
     if (conn->is_full) {
         conn->is_full = false;

@@ -78,7 +78,11 @@ void bt_loop_each_conn(bt_loop *loop, void (*fn)(baton_conn *conn, void *arg), v
 void bt_loop_deadline(bt_loop *loop, bt_wheel_entry *entry, uint64_t deadline_ms)
 {
     bt_wheel_set(&loop->wheel, entry, deadline_ms);
-    if (deadline_ms != 0 && !uv_is_active((uv_handle_t *) &loop->tick))
+    if (deadline_ms == 0)
+        return;
+    if (deadline_ms <= bt_loop_now(loop)) /* came with a pass: a process that is soon replaced must not put it off */
+        uv_timer_start(&loop->tick, turn_wheel, 0, BT_WHEEL_TICK_MS);
+    else if (!uv_is_active((uv_handle_t *) &loop->tick))
         uv_timer_start(&loop->tick, turn_wheel, BT_WHEEL_TICK_MS, BT_WHEEL_TICK_MS);
 }
 

@@ -101,8 +101,6 @@ static void offer(baton_conn *conn, void *arg)
     conn->refused = false;
     if (bt_conn_is_passable(conn))
         bt_pass_out_add(arg, conn);
-    else if (conn->user != NULL)
-        conn->leaves = true; /* application state cannot travel: it ends with its next answer */
 }
 
 /* Everything passable at this moment leaves; what is being handled follows when it is answered. */

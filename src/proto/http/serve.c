@@ -128,7 +128,7 @@ static void handle_request(bt_http_exchange *exchange, char *window)
     exchange->stage = BT_HTTP_STAGE_HANDLING;
     conn->requests++;
     bt_count(&endpoint->counters->requests, 1);
-    exchange->close_after = !request->parser.keep_alive || conn->leaves ||
+    exchange->close_after = !request->parser.keep_alive || conn->leaves || bt_conn_is_stranded(conn) ||
                             conn->loop->departure == BT_DEPARTURE_CLOSE ||
                             (endpoint->keepalive_requests != 0 && conn->requests >= endpoint->keepalive_requests);
     exchange->in_callback = true;
