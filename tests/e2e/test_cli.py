@@ -184,11 +184,11 @@ BATON_MODULE(.on_request = on_request);
 def test_check_tries_each_module(source, reason, new_service, compiled):
     service = new_service(worker_ini(module="./bad.so", ready_timeout="500ms"), modules=())
     service.install(compiled(source), "bad.so")
-    before = set(os.listdir("/tmp"))
+    service.env["TMPDIR"] = service.folder
     result = service.command("check")
     assert result.returncode == 2
     assert re.search(r"baton\.ini: worker web: module: .*bad\.so: .*" + reason, result.stderr), result.stderr
-    assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("baton-check-")]
+    assert not [name for name in os.listdir(service.folder) if name.startswith("baton-check-")]
 
 
 def test_check_finds_a_truncated_module(new_service):
