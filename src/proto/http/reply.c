@@ -23,15 +23,6 @@ const char *bt_http_date_now(bt_loop *loop)
     return loop->date;
 }
 
-static bool is_field_text(const char *text)
-{
-    for (const char *p = text; *p != '\0'; p++) {
-        if ((unsigned char) *p < 0x20 || *p == 0x7f)
-            return false;
-    }
-    return true;
-}
-
 /* The exchange if it is in `stage`; NULL with *err set otherwise. */
 static bt_http_exchange *exchange_in(baton_conn *conn, bt_http_stage stage, int *err)
 {
@@ -68,7 +59,7 @@ static void choose_framing(bt_http_exchange *exchange, int status, int64_t lengt
 
 static int write_head(bt_http_exchange *exchange, int status, const char *content_type, int64_t length)
 {
-    if (status < 200 || status > 599 || (content_type != NULL && !is_field_text(content_type)))
+    if (status < 200 || status > 599)
         return -EINVAL;
     baton_conn *conn = exchange->conn;
     exchange->is_head = is_head_request(exchange);
