@@ -6,6 +6,8 @@
 #include <net/listener.h>
 #include <proc/master_state.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static json_t *text_or_null(const char *text)
@@ -13,17 +15,19 @@ static json_t *text_or_null(const char *text)
     return text == NULL || text[0] == '\0' ? json_null() : json_string(text);
 }
 
+/* Second number of /proc/PID/statm, in pages. */
 static json_int_t resident_bytes(pid_t pid)
 {
     char path[64];
-    unsigned long long total = 0, resident = 0;
+    char text[128] = "";
     snprintf(path, sizeof path, "/proc/%d/statm", pid);
     FILE *file = fopen(path, "re");
     if (file == NULL)
         return 0;
-    int n = fscanf(file, "%llu %llu", &total, &resident);
+    const char *line = fgets(text, sizeof text, file);
     fclose(file);
-    return n == 2 ? (json_int_t) (resident * (unsigned long long) sysconf(_SC_PAGESIZE)) : 0;
+    const char *blank = line == NULL ? NULL : strchr(line, ' ');
+    return blank == NULL ? 0 : (json_int_t) (strtoull(blank, NULL, 10) * (unsigned long long) sysconf(_SC_PAGESIZE));
 }
 
 static const char *state_name(bt_child_state state)

@@ -391,18 +391,6 @@ def test_old_process_that_hangs_is_killed(serve, connect):
     assert get(service.port).generation == 2
 
 
-def test_settings_that_can_change_live_are_applied_by_reload(serve):
-    service = serve(count=1)
-    service.write_ini(worker_ini(count=3, keepalive_requests=1))
-    service.reload()
-    wait_until(lambda: len(service.pids()) == 3, "three processes serve")
-    assert get(service.port).closes
-    service.write_ini(worker_ini(count=1))
-    service.reload()
-    wait_until(lambda: len(service.pids()) == 1, "one process serves")
-    assert not get(service.port).closes
-
-
 def test_mistake_in_the_file_fails_the_reload_and_changes_nothing(serve):
     service = serve(count=1)
     before = service.pids()

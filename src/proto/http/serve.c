@@ -280,10 +280,8 @@ static void on_departure(baton_conn *conn)
     conn->leaves = true;
     if (exchange == NULL && bt_buf_len(&conn->in) == 0)
         bt_conn_close(conn);
-    else if (exchange != NULL && exchange->stage == BT_HTTP_STAGE_HANDLING)
-        exchange->close_after = true;
-    else if (exchange != NULL && exchange->stage == BT_HTTP_STAGE_STREAMING)
-        exchange->close_after = true; /* its head is out: the end of the connection says it */
+    else if (exchange != NULL && exchange->stage != BT_HTTP_STAGE_READING)
+        exchange->close_after = true; /* says so in its head, or by the end when the head is out already */
 }
 
 static void on_expired(baton_conn *conn)
