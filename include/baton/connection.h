@@ -24,7 +24,8 @@ BATON_API int baton_send(baton_conn *conn, const void *data, size_t len);
  * on_close follows. A second call has no effect. Workerman: TcpConnection::close. */
 BATON_API void baton_close(baton_conn *conn);
 
-/* Closes at once; queued bytes are lost. on_close is called before this returns.
+/* Closes at once; queued bytes are lost. on_close is called before this returns. A connection that is just being passed
+ * belongs to the successor: neither close nor destroy has an effect then, unless the successor refuses it.
  * Workerman: TcpConnection::destroy. */
 BATON_API void baton_destroy(baton_conn *conn);
 

@@ -79,7 +79,7 @@ const bt_setting bt_worker_settings[] = {
      "How long a client may take to send a whole request head; 0 waits without limit."},
     {"idle_timeout", BT_SETTING_TIME, WORKER(idle_timeout_ms), "75s", 0, DAY_MS, NULL,
      "How long a connection may be idle before it is closed; 0 keeps it without limit."},
-    {"linger_timeout", BT_SETTING_TIME, WORKER(linger_timeout_ms), "5s", 0, DAY_MS, NULL,
+    {"linger_timeout", BT_SETTING_TIME, WORKER(linger_timeout_ms), "5s", 1, DAY_MS, NULL,
      "How long a connection being closed still reads what the client sends, so that it can read the last answer."},
     {"keepalive_requests", BT_SETTING_INT, WORKER(keepalive_requests), "0", 0, 1000000000, NULL,
      "Requests after which a keep-alive connection is closed; 0 sets no limit."},

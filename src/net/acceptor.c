@@ -22,7 +22,9 @@ static void resume(uv_timer_t *timer)
 /* Level-triggered readiness would spin while no descriptor is free; the queue waits meanwhile, nobody is refused. */
 static void pause_accepting(bt_acceptor *acceptor, int err)
 {
-    bt_log(BT_LOG_WARN, "accept-paused error=%s for_ms=%d", uv_err_name(err), PAUSE_MS);
+    if (!acceptor->is_paused)
+        bt_log(BT_LOG_WARN, "accept-paused error=%s", uv_err_name(err));
+    acceptor->is_paused = true;
     uv_poll_stop(&acceptor->poll);
     uv_timer_start(&acceptor->pause, resume, PAUSE_MS, 0);
 }
@@ -57,6 +59,9 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     socklen_t peer_len = sizeof peer;
     int fd = accept4(acceptor->fd, (struct sockaddr *) &peer, &peer_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
+        if (acceptor->is_paused)
+            bt_log(BT_LOG_INFO, "accept-resumed");
+        acceptor->is_paused = false;
         open_conn(acceptor, fd, (const struct sockaddr *) &peer, peer_len);
         return;
     }

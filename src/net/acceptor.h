@@ -14,6 +14,7 @@ typedef struct bt_acceptor {
     const bt_endpoint *endpoint;
     int fd;
     bool is_open;
+    bool is_paused; /* the last accept found no descriptor */
 } bt_acceptor;
 
 /* Takes `fd`, non-blocking and listening. 0 or a negative errno; then fd is still the caller's. */

@@ -55,6 +55,7 @@ baton_conn *bt_conn_create(bt_loop *loop, const bt_endpoint *endpoint, int fd, u
     bt_list_append(&loop->conns, &conn->node);
     bt_list_init(&conn->dirty);
     bt_wheel_entry_init(&conn->timeout);
+    bt_wheel_entry_init(&conn->stall);
     loop->conn_count++;
     bt_count(&endpoint->counters->connections, 1);
     return conn;
@@ -112,7 +113,8 @@ void bt_conn_pause(baton_conn *conn)
 void bt_conn_expire_in(baton_conn *conn, uint64_t timeout_ms)
 {
     if (conn->state != BT_CONN_CLOSED && conn->state != BT_CONN_PASSED)
-        bt_loop_deadline(conn->loop, &conn->timeout, timeout_ms == 0 ? 0 : bt_loop_now(conn->loop) + timeout_ms);
+        bt_loop_deadline(conn->loop, &conn->loop->wheel, &conn->timeout,
+                         timeout_ms == 0 ? 0 : bt_loop_now(conn->loop) + timeout_ms);
 }
 
 /* ---- input ---- */
@@ -129,11 +131,19 @@ static void keep_leftover(baton_conn *conn, const char *data, size_t len)
 /* Hands the unconsumed bytes in conn->in to the protocol. */
 static void process_kept(baton_conn *conn)
 {
+    conn->in_borrowed = true;
     size_t consumed = conn->endpoint->protocol->on_data(conn, bt_buf_head(&conn->in), bt_buf_len(&conn->in));
-    if (conn->state == BT_CONN_CLOSED)
-        return;
-    bt_buf_consume(&conn->in, consumed);
-    if (bt_buf_len(&conn->in) == 0)
+    conn->in_borrowed = false;
+    if (conn->state == BT_CONN_OPEN)
+        bt_buf_consume(&conn->in, consumed);
+    if (conn->state != BT_CONN_OPEN || bt_buf_len(&conn->in) == 0)
+        bt_buf_free(&conn->in);
+}
+
+/* A callback that closes its connection may go on looking at the message it was given. */
+static void drop_input(baton_conn *conn)
+{
+    if (!conn->in_borrowed)
         bt_buf_free(&conn->in);
 }
 
@@ -208,10 +218,10 @@ static void discard(baton_conn *conn)
 static void read_to_the_end(baton_conn *conn)
 {
     conn->events = 0;
+    bool was_closed = conn->state == BT_CONN_LINGER; /* the peer has what it wanted, or never will */
     while (conn->state == BT_CONN_OPEN && read_once(conn))
         ;
-    if (conn->state != BT_CONN_CLOSED && conn->state != BT_CONN_PASSED)
-        bt_conn_destroy(conn, -ECONNRESET);
+    bt_conn_destroy(conn, was_closed ? 0 : -ECONNRESET);
 }
 
 static void handle_event(baton_conn *conn, int status, int events)
@@ -254,8 +264,9 @@ static void look_again(baton_conn *conn)
     if (len == 0)
         return;
     process_kept(conn);
-    if (conn->state == BT_CONN_OPEN && bt_buf_len(&conn->in) == len && deadline_ms != 0)
-        bt_loop_deadline(conn->loop, &conn->timeout, deadline_ms);
+    bool is_same = conn->state == BT_CONN_OPEN && bt_buf_len(&conn->in) == len && deadline_ms != 0;
+    if (is_same && (conn->timeout.deadline_ms == 0 || conn->timeout.deadline_ms > deadline_ms))
+        bt_loop_deadline(conn->loop, &conn->loop->wheel, &conn->timeout, deadline_ms);
 }
 
 void bt_conn_flush_dirty(baton_conn *conn)
@@ -284,9 +295,10 @@ static void let_go(baton_conn *conn, bt_conn_state state)
     bt_list_remove(&conn->node);
     bt_list_remove(&conn->dirty);
     bt_wheel_remove(&loop->wheel, &conn->timeout);
+    bt_wheel_remove(&loop->stalls, &conn->stall);
     if (loop->corked == conn)
         bt_buf_clear(&loop->output);
-    bt_buf_free(&conn->in);
+    drop_input(conn);
     bt_buf_free(&conn->out);
     loop->conn_count--;
     bt_count(&conn->endpoint->counters->connections, -1);
@@ -339,9 +351,10 @@ void bt_conn_close(baton_conn *conn)
 {
     if (conn->state != BT_CONN_OPEN)
         return;
+    const bt_endpoint *endpoint = conn->endpoint;
     conn->state = BT_CONN_CLOSING;
-    bt_buf_free(&conn->in);
-    bt_conn_expire_in(conn, conn->endpoint->idle_timeout_ms);
+    drop_input(conn);
+    bt_conn_expire_in(conn, endpoint->idle_timeout_ms != 0 ? endpoint->idle_timeout_ms : endpoint->linger_timeout_ms);
     bt_conn_mark_dirty(conn); /* not from here: a callback of this very connection may be running */
 }
 
@@ -360,14 +373,16 @@ void bt_conn_hold(baton_conn *conn)
     conn->events = 0;
     bt_list_remove(&conn->dirty);
     uv_poll_stop(&conn->poll);                           /* libuv takes the descriptor out of epoll at once */
-    bt_wheel_remove(&conn->loop->wheel, &conn->timeout); /* the deadline stays: it travels, or is ours again */
+    bt_wheel_remove(&conn->loop->wheel, &conn->timeout); /* the deadlines stay: they travel, or are ours again */
+    bt_wheel_remove(&conn->loop->stalls, &conn->stall);
 }
 
 static void reopen(baton_conn *conn)
 {
     assert(conn->state == BT_CONN_PASSING);
     conn->state = BT_CONN_OPEN;
-    bt_loop_deadline(conn->loop, &conn->timeout, conn->timeout.deadline_ms);
+    bt_loop_deadline(conn->loop, &conn->loop->wheel, &conn->timeout, conn->timeout.deadline_ms);
+    bt_loop_deadline(conn->loop, &conn->loop->stalls, &conn->stall, conn->stall.deadline_ms);
     bt_conn_start(conn);
 }
 
@@ -382,6 +397,8 @@ void bt_conn_rearm(baton_conn *conn)
 {
     conn->refused = true;
     reopen(conn);
+    if (conn->is_doomed)
+        bt_conn_destroy(conn, 0);
 }
 
 void bt_conn_passed(baton_conn *conn)

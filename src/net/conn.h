@@ -38,12 +38,13 @@ struct baton_conn {
     bt_loop *loop;
     const bt_endpoint *endpoint;
     void *user;
-    void *proto;   /* the protocol's state; NULL while idle */
-    bt_list node;  /* in loop->conns or, while it leaves, in the pass's lists */
-    bt_list dirty; /* in loop->dirty */
-    bt_wheel_entry timeout;
-    bt_buf in;  /* bytes read, not consumed; owns memory only while a message is unfinished */
-    bt_buf out; /* bytes the socket has not taken */
+    void *proto;            /* the protocol's state; NULL while idle */
+    bt_list node;           /* in loop->conns or, while it leaves, in the pass's lists */
+    bt_list dirty;          /* in loop->dirty */
+    bt_wheel_entry timeout; /* the protocol's deadline */
+    bt_wheel_entry stall;   /* armed while the peer does not take its output; moves with every byte it takes */
+    bt_buf in;              /* bytes read, not consumed; owns memory only while a message is unfinished */
+    bt_buf out;             /* bytes the socket has not taken */
     uint64_t id;
     uint64_t bytes_read;
     uint64_t bytes_written;
@@ -58,6 +59,8 @@ struct baton_conn {
     bool resume : 1;         /* conn->in shall be looked at again at the loop's end */
     bool is_full : 1;        /* on_buffer_full was called */
     bool leaves : 1;         /* closes after what is being handled (no successor takes it) */
+    bool in_borrowed : 1;    /* the protocol is looking at conn->in: it must not be freed */
+    bool is_doomed : 1;      /* closed by the application while it was being passed */
     bool refused : 1;        /* the successor did not take it: served on until another successor asks */
 };
 

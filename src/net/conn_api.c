@@ -6,6 +6,18 @@
 #include <stdio.h>
 #include <unistd.h>
 
+/* What waits is pushed to the socket before it counts as waiting, so that memory stays bounded inside an event, and a
+ * message is only dropped when the peer really does not read. */
+#define PUSH_SIZE (64 * 1024)
+
+static bool push(baton_conn *conn)
+{
+    size_t unsent = bt_conn_unsent(conn);
+    bool is_worth_it = unsent >= PUSH_SIZE || unsent >= conn->endpoint->max_send_buffer;
+    bool is_blocked = conn->events & UV_WRITABLE; /* the socket was full; it will say when it is not */
+    return !is_worth_it || is_blocked || bt_conn_flush(conn);
+}
+
 /* As in Workerman a message is accepted while the queue is below the limit, so one large message always fits. */
 static int refuse_if_full(baton_conn *conn)
 {
@@ -26,6 +38,8 @@ int baton_send(baton_conn *conn, const void *data, size_t len)
         return -EOPNOTSUPP;
     if (len > endpoint->max_package)
         return -EMSGSIZE;
+    if (!push(conn))
+        return -ENOTCONN;
     int err = refuse_if_full(conn);
     if (err < 0)
         return err;
@@ -39,12 +53,17 @@ int baton_send(baton_conn *conn, const void *data, size_t len)
 
 void baton_close(baton_conn *conn)
 {
-    bt_conn_close(conn);
+    if (conn->state == BT_CONN_PASSING)
+        conn->is_doomed = true;
+    else
+        bt_conn_close(conn);
 }
 
 void baton_destroy(baton_conn *conn)
 {
-    if (conn->state != BT_CONN_PASSING)
+    if (conn->state == BT_CONN_PASSING)
+        conn->is_doomed = true;
+    else
         bt_conn_destroy(conn, 0);
 }
 

@@ -31,15 +31,18 @@ void bt_conn_output_added(baton_conn *conn)
         bt_conn_mark_dirty(conn);
 }
 
-/* The socket is full: the loop's buffer becomes the connection's (no copy), the loop gets a new one later. */
-static void keep_unsent(baton_conn *conn, bt_buf *out)
+/* The socket is full: the loop's buffer becomes the connection's (no copy), the loop gets a new one later.
+ * A peer that takes nothing for idle_timeout is given up, whatever the application still writes. */
+static void keep_unsent(baton_conn *conn, bt_buf *out, bool has_moved)
 {
+    uint64_t timeout_ms = conn->endpoint->idle_timeout_ms;
+    if (timeout_ms != 0 && (has_moved || out != &conn->out || conn->stall.deadline_ms == 0))
+        bt_loop_deadline(conn->loop, &conn->loop->stalls, &conn->stall, bt_loop_now(conn->loop) + timeout_ms);
     if (out != &conn->out) {
         bt_buf_free(&conn->out);
         conn->out = *out;
         *out = (bt_buf){0};
     }
-    bt_conn_expire_in(conn, conn->endpoint->idle_timeout_ms); /* a peer that reads nothing at all is given up */
     if (!conn->is_full && bt_buf_len(&conn->out) >= conn->endpoint->max_send_buffer) {
         conn->is_full = true;
         if (conn->state == BT_CONN_OPEN && conn->endpoint->callbacks->on_buffer_full != NULL)
@@ -50,6 +53,7 @@ static void keep_unsent(baton_conn *conn, bt_buf *out)
 static void output_drained(baton_conn *conn)
 {
     bt_buf_free(&conn->out);
+    bt_loop_deadline(conn->loop, &conn->loop->stalls, &conn->stall, 0);
     if (conn->state == BT_CONN_CLOSING) {
         bt_conn_shut(conn);
         return;
@@ -80,7 +84,7 @@ bool bt_conn_flush(baton_conn *conn)
             bt_count(&conn->endpoint->counters->bytes_written, n);
         }
         if (bt_buf_len(out) > 0) {
-            keep_unsent(conn, out);
+            keep_unsent(conn, out, n > 0);
             return conn->state != BT_CONN_CLOSED;
         }
     }
@@ -92,7 +96,10 @@ bool bt_conn_flush(baton_conn *conn)
 void bt_conn_uncork(baton_conn *conn)
 {
     bt_loop *loop = conn->loop;
-    bool alive = bt_conn_flush(conn);
+    bool alive;
+    do
+        alive = bt_conn_flush(conn);
+    while (alive && bt_buf_len(&loop->output) > 0); /* on_buffer_drain may have written more */
     loop->corked = NULL;
     if (loop->output.cap > OUTPUT_KEPT)
         bt_buf_free(&loop->output);

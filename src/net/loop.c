@@ -24,6 +24,7 @@ int bt_loop_init(bt_loop *loop, uint64_t process_number)
     bt_list_init(&loop->spare_conns);
     bt_list_init(&loop->timers);
     bt_wheel_init(&loop->wheel, uv_now(&loop->uv));
+    bt_wheel_init(&loop->stalls, uv_now(&loop->uv));
 
     uv_prepare_init(&loop->uv, &loop->flush);
     loop->flush.data = loop;
@@ -75,9 +76,9 @@ void bt_loop_each_conn(bt_loop *loop, void (*fn)(baton_conn *conn, void *arg), v
     }
 }
 
-void bt_loop_deadline(bt_loop *loop, bt_wheel_entry *entry, uint64_t deadline_ms)
+void bt_loop_deadline(bt_loop *loop, bt_wheel *wheel, bt_wheel_entry *entry, uint64_t deadline_ms)
 {
-    bt_wheel_set(&loop->wheel, entry, deadline_ms);
+    bt_wheel_set(wheel, entry, deadline_ms);
     if (deadline_ms == 0)
         return;
     if (deadline_ms <= bt_loop_now(loop)) /* came with a pass: a process that is soon replaced must not put it off */
@@ -97,11 +98,20 @@ static void conn_expired(bt_wheel_entry *entry, void *arg)
         bt_conn_destroy(conn, 0);
 }
 
+static void conn_stalled(bt_wheel_entry *entry, void *arg)
+{
+    (void) arg;
+    baton_conn *conn = bt_container(entry, baton_conn, stall);
+    bt_count(&conn->endpoint->counters->timeouts, 1);
+    bt_conn_destroy(conn, -ETIMEDOUT);
+}
+
 static void turn_wheel(uv_timer_t *tick)
 {
     bt_loop *loop = tick->data;
     bt_wheel_advance(&loop->wheel, uv_now(&loop->uv), conn_expired, NULL);
-    if (loop->wheel.count == 0)
+    bt_wheel_advance(&loop->stalls, uv_now(&loop->uv), conn_stalled, NULL);
+    if (loop->wheel.count == 0 && loop->stalls.count == 0)
         uv_timer_stop(tick);
 }
 

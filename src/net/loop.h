@@ -31,7 +31,8 @@ typedef struct bt_loop {
     uv_prepare_t flush;
     uv_idle_t again; /* active while the dirty list is not empty: do not wait */
     uv_timer_t tick; /* drives the wheel; runs only while the wheel holds entries */
-    bt_wheel wheel;
+    bt_wheel wheel;  /* protocols' deadlines */
+    bt_wheel stalls; /* peers that do not read */
 
     bt_list conns;
     size_t conn_count;
@@ -69,7 +70,7 @@ static inline uint64_t bt_loop_now(const bt_loop *loop)
 /* Calls `fn` for each connection in the list; it may end this and any other connection. */
 void bt_loop_each_conn(bt_loop *loop, void (*fn)(struct baton_conn *conn, void *arg), void *arg);
 
-/* Sets a deadline on the wheel and keeps the wheel turning. */
-void bt_loop_deadline(bt_loop *loop, bt_wheel_entry *entry, uint64_t deadline_ms);
+/* Sets a deadline on one of the loop's wheels and keeps it turning; 0 clears it. */
+void bt_loop_deadline(bt_loop *loop, bt_wheel *wheel, bt_wheel_entry *entry, uint64_t deadline_ms);
 
 #endif

@@ -50,21 +50,18 @@ baton_timer *bt_timer_add(bt_loop *loop, uint64_t delay_ms, uint64_t interval_ms
     return timer;
 }
 
-static void stop_timers(bt_loop *loop, bool one_shot_too)
+/* Stopped, not freed: the application holds the handle and will cancel it. */
+void bt_timers_stop_repeating(bt_loop *loop)
 {
     bt_list_each (node, &loop->timers) {
         baton_timer *timer = bt_container(node, baton_timer, node);
-        if (one_shot_too || uv_timer_get_repeat(&timer->uv) != 0)
-            baton_timer_cancel(timer);
+        if (uv_timer_get_repeat(&timer->uv) != 0)
+            uv_timer_stop(&timer->uv);
     }
 }
 
-void bt_timers_stop_repeating(bt_loop *loop)
+void bt_timers_free_all(bt_loop *loop)
 {
-    stop_timers(loop, false);
-}
-
-void bt_timers_stop_all(bt_loop *loop)
-{
-    stop_timers(loop, true);
+    bt_list_each (node, &loop->timers)
+        baton_timer_cancel(bt_container(node, baton_timer, node));
 }

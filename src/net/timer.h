@@ -12,7 +12,7 @@ baton_timer *bt_timer_add(bt_loop *loop, uint64_t delay_ms, uint64_t interval_ms
  * on one. */
 void bt_timers_stop_repeating(bt_loop *loop);
 
-/* The loop is about to close: cancels every timer. */
-void bt_timers_stop_all(bt_loop *loop);
+/* The loop is about to close and no callback runs any more: frees every timer. */
+void bt_timers_free_all(bt_loop *loop);
 
 #endif

@@ -87,7 +87,8 @@ static int rebuild(baton_conn *conn, const bt_pass_record *record, const char *p
         err = bt_buf_append(&conn->out, unsent, record->unsent_len);
     if (err == 0)
         err = conn->endpoint->protocol->restore(conn, state, record->state_len);
-    conn->timeout.deadline_ms = record->deadline_ms; /* bt_conn_taken puts it on the wheel */
+    conn->timeout.deadline_ms = record->deadline_ms; /* bt_conn_taken puts them on the wheels */
+    conn->stall.deadline_ms = record->stall_ms;
     return err;
 }
 

@@ -215,8 +215,8 @@ static void close_all(bt_process *process)
 {
     bt_acceptor_stop(&process->acceptor);
     bt_process_close_passes(process);
-    bt_timers_stop_all(&process->loop);
-    bt_loop_each_conn(&process->loop, destroy, NULL);
+    bt_loop_each_conn(&process->loop, destroy, NULL); /* on_close may cancel timers */
+    bt_timers_free_all(&process->loop);
     bt_channel_close(&process->channel, NULL);
     bt_loop_close(&process->loop);
 }

@@ -37,7 +37,7 @@ static bool on_end(baton_conn *conn)
 static void on_timeout(baton_conn *conn)
 {
     if (bt_conn_unsent(conn) > 0)
-        bt_conn_destroy(conn, -ETIMEDOUT);
+        bt_conn_expire_in(conn, conn->endpoint->idle_timeout_ms); /* it is still reading */
     else
         bt_conn_close(conn);
 }

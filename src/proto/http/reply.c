@@ -36,16 +36,10 @@ static bt_http_exchange *exchange_in(baton_conn *conn, bt_http_stage stage, int 
     return NULL;
 }
 
-static bool is_head_request(const bt_http_exchange *exchange)
-{
-    baton_str method = baton_request_method(&exchange->request);
-    return method.len == 4 && memcmp(method.data, "HEAD", 4) == 0;
-}
-
 /* RFC 9112, 6.3. `length` is the body's, or BATON_CHUNKED. */
 static void choose_framing(bt_http_exchange *exchange, int status, int64_t length)
 {
-    if (exchange->is_head || bt_http_status_has_no_body(status)) {
+    if (exchange->is_head || status == 205 || bt_http_status_has_no_body(status)) {
         exchange->framing = BT_HTTP_FRAMING_NONE;
     } else if (length >= 0) {
         exchange->framing = BT_HTTP_FRAMING_LENGTH;
@@ -62,7 +56,8 @@ static int write_head(bt_http_exchange *exchange, int status, const char *conten
     if (status < 200 || status > 599)
         return -EINVAL;
     baton_conn *conn = exchange->conn;
-    exchange->is_head = is_head_request(exchange);
+    if (status == 205)
+        length = 0; /* RFC 9110, 15.3.6: no content */
     choose_framing(exchange, status, length);
     const bt_buf *fields = &exchange->fields;
     bt_http_head head = {
@@ -182,6 +177,8 @@ int baton_reply_write(baton_conn *conn, const void *data, size_t len)
     bt_http_exchange *exchange = exchange_in(conn, BT_HTTP_STAGE_STREAMING, &err);
     if (exchange == NULL)
         return err;
+    if (bt_conn_unsent(conn) >= conn->endpoint->max_send_buffer && !bt_conn_flush(conn))
+        return -ENOTCONN;
     if (bt_buf_len(&conn->out) >= conn->endpoint->max_send_buffer) {
         bt_count(&conn->endpoint->counters->dropped, 1);
         return abort_answer(conn, -ENOBUFS);
@@ -240,8 +237,10 @@ void bt_http_refuse(baton_conn *conn, int status)
         .close = true,
         .date = bt_http_date_now(conn->loop),
     };
+    const bt_http_exchange *exchange = conn->proto;
+    bool has_body = exchange == NULL || !exchange->is_head;
     bt_buf *out = bt_conn_output(conn);
-    if (bt_http_write_head(out, &head) < 0 || bt_buf_append(out, text, (size_t) len) < 0) {
+    if (bt_http_write_head(out, &head) < 0 || bt_buf_append(out, text, has_body ? (size_t) len : 0) < 0) {
         bt_conn_destroy(conn, -ENOMEM);
         return;
     }

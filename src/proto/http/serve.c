@@ -5,9 +5,13 @@
 #include <errno.h>
 #include <proto/http/exchange.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 /* While one request is being answered, this much of the following ones is read; the rest waits in the kernel. */
 #define READ_AHEAD (64 * 1024)
+
+/* Memory an exchange keeps in each of its buffers for the next request. */
+#define BUFFER_KEPT (64 * 1024)
 
 /* Pipelined answers are pushed out when they reach this size, so that they cannot pile up without limit. */
 #define OUTPUT_HIGH (64 * 1024)
@@ -55,14 +59,25 @@ static bt_http_exchange *begin(baton_conn *conn)
     return exchange;
 }
 
+/* The spare exchange lives as long as the process: one large request must not make it large for ever. */
+static void clear(bt_buf *buf)
+{
+    if (buf->cap > BUFFER_KEPT)
+        bt_buf_free(buf);
+    else
+        bt_buf_clear(buf);
+}
+
 /* Ready for the next request; what the application was given is gone. */
 static void reset(bt_http_exchange *exchange)
 {
     bt_request_reset(&exchange->request);
     bt_http_parser_reset(&exchange->request.parser);
-    bt_buf_clear(&exchange->fields);
-    bt_buf_clear(&exchange->trailers);
+    clear(&exchange->fields);
+    clear(&exchange->trailers);
+    clear(&exchange->request.kept);
     exchange->stage = BT_HTTP_STAGE_READING;
+    exchange->is_head = false;
     exchange->sent_continue = false;
     exchange->close_after = false;
 }
@@ -117,6 +132,11 @@ static void wait_for_more(bt_http_exchange *exchange, bool has_begun)
         bt_conn_expire_in(conn, conn->endpoint->header_timeout_ms);
 }
 
+static bool is_head(const bt_http_parser *parser, const char *window)
+{
+    return parser->method_len == 4 && memcmp(window + parser->request_start, "HEAD", 4) == 0;
+}
+
 /* A whole request: window[0..position) of the parser. */
 static void handle_request(bt_http_exchange *exchange, char *window)
 {
@@ -125,6 +145,7 @@ static void handle_request(bt_http_exchange *exchange, char *window)
     baton_request *request = &exchange->request;
     request->window = window;
     request->window_len = request->parser.position;
+    exchange->is_head = is_head(&request->parser, window);
     exchange->stage = BT_HTTP_STAGE_HANDLING;
     conn->requests++;
     bt_count(&endpoint->counters->requests, 1);
@@ -199,6 +220,7 @@ static size_t step(baton_conn *conn, char *window, size_t len)
         wait_for_more(exchange, has_begun);
         return 0;
     case BT_HTTP_ERROR:
+        exchange->is_head = is_head(parser, window);
         bt_log(BT_LOG_DEBUG, "bad-request status=%d reason=\"%s\"", parser->error_status, parser->error);
         bt_http_refuse(conn, parser->error_status);
         return 0;
@@ -210,9 +232,18 @@ static size_t step(baton_conn *conn, char *window, size_t len)
     return size;
 }
 
+/* RFC 9112, 2.2: old clients send an extra CRLF after a body; it is no request yet. */
+static size_t skip_empty_lines(const char *data, size_t len)
+{
+    size_t skipped = 0;
+    while (len - skipped >= 2 && data[skipped] == '\r' && data[skipped + 1] == '\n')
+        skipped += 2;
+    return skipped;
+}
+
 static size_t on_data(baton_conn *conn, char *data, size_t len)
 {
-    size_t consumed = 0;
+    size_t consumed = conn->proto == NULL ? skip_empty_lines(data, len) : 0;
     while (consumed < len && bt_conn_is_serving(conn)) {
         if (conn->proto == NULL && !bt_conn_may_begin(conn))
             break;
@@ -221,7 +252,8 @@ static size_t on_data(baton_conn *conn, char *data, size_t len)
         if (n == 0 || output_is_blocked(conn))
             break;
     }
-    if (conn->peer_ended && is_passable(conn))
+    bool waits_for_room = conn->reading_paused && consumed < len; /* drained output brings us back */
+    if (conn->peer_ended && is_passable(conn) && !waits_for_room)
         bt_conn_close(conn); /* the last request of a client that has shut its end is answered */
     return consumed;
 }
@@ -255,8 +287,8 @@ static bool on_end(baton_conn *conn)
 static void on_timeout(baton_conn *conn)
 {
     const bt_http_exchange *exchange = conn->proto;
-    if (bt_conn_unsent(conn) > 0)
-        bt_conn_destroy(conn, -ETIMEDOUT); /* the peer does not read */
+    if (exchange == NULL && bt_conn_unsent(conn) > 0)
+        bt_conn_expire_in(conn, conn->endpoint->idle_timeout_ms); /* it is still reading its answer */
     else if (exchange == NULL)
         bt_conn_close(conn); /* idle: RFC 9112, 9.5 */
     else if (exchange->stage == BT_HTTP_STAGE_READING)
@@ -266,6 +298,12 @@ static void on_timeout(baton_conn *conn)
 static void on_gone(baton_conn *conn)
 {
     bt_http_exchange *exchange = conn->proto;
+    bool is_cut = exchange != NULL && exchange->stage == BT_HTTP_STAGE_STREAMING;
+    if (is_cut && exchange->framing == BT_HTTP_FRAMING_CLOSE) {
+        /* A clean end would pass for the end of the body: the peer gets a RST. */
+        struct linger reset = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    }
     if (exchange == NULL || !exchange->in_callback) {
         give_back(conn);
         return;
