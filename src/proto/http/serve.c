@@ -232,18 +232,16 @@ static size_t step(baton_conn *conn, char *window, size_t len)
     return size;
 }
 
-/* RFC 9112, 2.2: old clients send an extra CRLF after a body; it is no request yet. */
-static size_t skip_empty_lines(const char *data, size_t len)
+/* RFC 9112, 2.2: old clients send an extra CRLF after a body; it is no request yet. More of them are the parser's to
+ * bound. */
+static size_t skip_empty_line(const char *data, size_t len)
 {
-    size_t skipped = 0;
-    while (len - skipped >= 2 && data[skipped] == '\r' && data[skipped + 1] == '\n')
-        skipped += 2;
-    return skipped;
+    return len >= 2 && data[0] == '\r' && data[1] == '\n' ? 2 : 0;
 }
 
 static size_t on_data(baton_conn *conn, char *data, size_t len)
 {
-    size_t consumed = conn->proto == NULL ? skip_empty_lines(data, len) : 0;
+    size_t consumed = conn->proto == NULL ? skip_empty_line(data, len) : 0;
     while (consumed < len && bt_conn_is_serving(conn)) {
         if (conn->proto == NULL && !bt_conn_may_begin(conn))
             break;
