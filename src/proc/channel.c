@@ -16,11 +16,28 @@ typedef struct queued_message {
     int fd;
 } queued_message;
 
+#define RETRY_MS 5
+
 static void on_event(uv_poll_t *poll, int status, int events);
+static void send_queued(bt_channel *channel);
 
 int bt_channel_pair(int pair[2])
 {
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0 ? -errno : 0;
+}
+
+static void give_reserve(bt_channel *channel)
+{
+    if (channel->reserve_fd >= 0)
+        close(channel->reserve_fd);
+    channel->reserve_fd = -1;
+}
+
+/* Fails while the process is full; the next message tries again. */
+static void take_reserve(bt_channel *channel)
+{
+    if (channel->keeps_reserve && channel->reserve_fd < 0)
+        channel->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 int bt_channel_start(bt_channel *channel, uv_loop_t *loop, int fd)
@@ -32,10 +49,14 @@ int bt_channel_start(bt_channel *channel, uv_loop_t *loop, int fd)
     channel->is_open = true;
     channel->poll.data = channel;
     bt_list_init(&channel->queue);
+    uv_timer_init(loop, &channel->retry);
+    channel->retry.data = channel;
+    channel->reserve_fd = -1;
+    take_reserve(channel);
     return uv_poll_start(&channel->poll, UV_READABLE, on_event);
 }
 
-static void free_queue(bt_channel *channel)
+void bt_channel_forget_queue(bt_channel *channel)
 {
     bt_list *node;
     while ((node = bt_list_pop(&channel->queue)) != NULL) {
@@ -46,15 +67,28 @@ static void free_queue(bt_channel *channel)
     }
 }
 
-void bt_channel_close(bt_channel *channel, uv_close_cb closed)
+/* libuv closes the handle that was closed last first: the struct may go when the one closed first, retry, is done, too.
+ */
+static void handle_closed(uv_handle_t *handle)
+{
+    bt_channel *channel = handle->data;
+    if (--channel->open_handles == 0 && channel->closed != NULL)
+        channel->closed(channel);
+}
+
+void bt_channel_close(bt_channel *channel, void (*closed)(bt_channel *channel))
 {
     if (!channel->is_open)
         return;
     channel->is_open = false;
-    free_queue(channel);
-    uv_close((uv_handle_t *) &channel->poll, closed);
+    bt_channel_forget_queue(channel);
+    channel->closed = closed;
+    channel->open_handles = 2;
+    uv_close((uv_handle_t *) &channel->retry, handle_closed);
+    uv_close((uv_handle_t *) &channel->poll, handle_closed);
     close(channel->fd);
     channel->fd = -1;
+    give_reserve(channel);
 }
 
 /* ---- sending ---- */
@@ -81,8 +115,26 @@ static int send_now(int socket, const bt_message *message, int fd)
     return sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
+static bool may_succeed_later(int err)
+{
+    return err == -EAGAIN || err == -ETOOMANYREFS || err == -ENOBUFS || err == -ENOMEM || err == -EINTR;
+}
+
+static void retry(uv_timer_t *timer)
+{
+    send_queued(timer->data);
+}
+
+static void wait_to_send(bt_channel *channel, int why)
+{
+    if (why == -EAGAIN)
+        uv_poll_start(&channel->poll, UV_READABLE | UV_WRITABLE, on_event);
+    else
+        uv_timer_start(&channel->retry, retry, RETRY_MS, 0);
+}
+
 /* The other side is stopped or busy: it hears the message when it reads again. */
-static int enqueue(bt_channel *channel, const bt_message *message, int fd)
+static int enqueue(bt_channel *channel, const bt_message *message, int fd, int why)
 {
     queued_message *queued = malloc(sizeof *queued);
     if (queued == NULL)
@@ -95,30 +147,35 @@ static int enqueue(bt_channel *channel, const bt_message *message, int fd)
         return err;
     }
     bt_list_append(&channel->queue, &queued->node);
-    return uv_poll_start(&channel->poll, UV_READABLE | UV_WRITABLE, on_event);
+    wait_to_send(channel, why);
+    return 0;
 }
 
 int bt_channel_send(bt_channel *channel, bt_message_type type, uint64_t value, const char *text, int fd)
 {
     if (!channel->is_open)
         return -EPIPE;
-    bt_message message = {.version = BT_CHANNEL_VERSION, .type = (uint16_t) type, .value = value};
+    bt_message message = {.version = BT_CHANNEL_VERSION, .type = (uint16_t) type, .has_fd = fd >= 0, .value = value};
     size_t len = text == NULL ? 0 : strnlen(text, BT_CHANNEL_TEXT - 1);
-    message.text_len = (uint32_t) len;
+    message.text_len = (uint16_t) len;
     if (len > 0)
         memcpy(message.text, text, len);
     if (!bt_list_empty(&channel->queue))
-        return enqueue(channel, &message, fd);
+        return enqueue(channel, &message, fd, -EAGAIN);
     int err = send_now(channel->fd, &message, fd);
-    return err == -EAGAIN || err == -ETOOMANYREFS ? enqueue(channel, &message, fd) : err;
+    return may_succeed_later(err) ? enqueue(channel, &message, fd, err) : err;
 }
 
 static void send_queued(bt_channel *channel)
 {
     while (!bt_list_empty(&channel->queue)) {
         queued_message *queued = bt_container(channel->queue.next, queued_message, node);
-        if (send_now(channel->fd, &queued->message, queued->fd) == -EAGAIN)
+        int err = send_now(channel->fd, &queued->message, queued->fd);
+        if (may_succeed_later(err)) {
+            uv_poll_start(&channel->poll, UV_READABLE, on_event);
+            wait_to_send(channel, err);
             return;
+        }
         bt_list_remove(&queued->node);
         if (queued->fd >= 0)
             close(queued->fd);
@@ -130,7 +187,7 @@ static void send_queued(bt_channel *channel)
 /* ---- receiving ---- */
 
 /* Bytes of one message, 0 at the end, or a negative errno. */
-static ssize_t receive(int socket, bt_message *message, int *fd)
+static ssize_t receive(bt_channel *channel, bt_message *message, int *fd)
 {
     union {
         char bytes[CMSG_SPACE(sizeof(int))];
@@ -140,13 +197,15 @@ static ssize_t receive(int socket, bt_message *message, int *fd)
     struct msghdr header = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
     *fd = -1;
-    ssize_t n = recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    if (n < 0)
-        return -errno;
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
+    /* One descriptor is always free for what the master sends: a full process must hear where its clients can go. */
+    give_reserve(channel);
+    ssize_t n = recvmsg(channel->fd, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    int err = errno;
+    struct cmsghdr *cmsg = n < 0 ? NULL : CMSG_FIRSTHDR(&header);
     if (cmsg != NULL && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
         memcpy(fd, CMSG_DATA(cmsg), sizeof(int));
-    return n;
+    take_reserve(channel);
+    return n < 0 ? -err : n;
 }
 
 static bool is_valid(const bt_message *message, size_t n)
@@ -160,7 +219,7 @@ static bool receive_one(bt_channel *channel)
 {
     bt_message message;
     int fd;
-    ssize_t n = receive(channel->fd, &message, &fd);
+    ssize_t n = receive(channel, &message, &fd);
     if (n == -ECONNRESET || n == -EINTR)
         return true; /* the other side died with our messages unread: its own, queued here, still come */
     if (n == -EAGAIN)

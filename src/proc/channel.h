@@ -11,18 +11,22 @@
 #define BT_CHANNEL_VERSION 1
 #define BT_CHANNEL_TEXT    1024
 
+#define BT_NO_LIMIT UINT64_MAX /* a time to the end that never comes */
+
 typedef enum bt_message_type {
     /* process -> master */
     BT_MESSAGE_READY = 1,   /* on_worker_start returned 0: accepting from now on */
     BT_MESSAGE_FAILED,      /* cannot serve; text says why; the process ends */
     BT_MESSAGE_HANDED_OVER, /* draining: everything passable has been passed */
+    BT_MESSAGE_ASK_PASS,    /* draining, and without a channel to the process that serves now */
     BT_MESSAGE_ASK_RELOAD,  /* baton_reload_all() */
     BT_MESSAGE_ASK_STOP,    /* baton_stop_all(); value: graceful */
     BT_MESSAGE_MODULE,      /* from the helper: value: worker, text: "SHA256 BUILD-ID PATH" of its pinned module */
 
     /* master -> process */
     BT_MESSAGE_DRAIN = 64,  /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
-                               0 without limit */
+                               BT_NO_LIMIT: whenever all is finished */
+    BT_MESSAGE_LIMIT,       /* the drain that goes on ends in value ms */
     BT_MESSAGE_PASS_OUT,    /* draining goes on towards this successor */
     BT_MESSAGE_PASS_IN,     /* take connections from this descriptor */
     BT_MESSAGE_STOP,        /* finish what is being handled; value: ms until the end */
@@ -32,19 +36,25 @@ typedef enum bt_message_type {
 
 typedef struct bt_message {
     uint16_t version;
-    uint16_t type; /* bt_message_type */
-    uint32_t text_len;
+    uint16_t type;   /* bt_message_type */
+    uint16_t has_fd; /* a descriptor belongs to it: if none arrived, the receiver was out of them */
+    uint16_t text_len;
     uint64_t value;
     char text[BT_CHANNEL_TEXT]; /* NUL-terminated after receiving; only text_len bytes travel */
 } bt_message;
 
 typedef struct bt_channel {
     uv_poll_t poll;
+    uv_timer_t retry; /* too many descriptors are in flight: no readiness event tells when there are fewer */
     int fd;
+    int reserve_fd; /* given up to receive a descriptor when the process has used all others; -1 */
     bool is_open;
-    bt_list queue; /* messages the socket did not take (a stopped process) */
+    bool keeps_reserve; /* set before the start: this side receives descriptors */
+    bt_list queue;      /* messages the socket did not take (a stopped process) */
     void (*on_message)(struct bt_channel *channel, const bt_message *message, int fd); /* fd: -1, or taken */
     void (*on_end)(struct bt_channel *channel); /* the other side is gone; close the channel */
+    void (*closed)(struct bt_channel *channel);
+    unsigned open_handles;
     void *owner;
 } bt_channel;
 
@@ -55,7 +65,11 @@ BATON_NODISCARD int bt_channel_pair(int pair[2]);
 BATON_NODISCARD int bt_channel_start(bt_channel *channel, uv_loop_t *loop, int fd);
 
 /* Closes and frees what is queued. `closed` (may be NULL) is called when the struct may be freed. */
-void bt_channel_close(bt_channel *channel, uv_close_cb closed);
+void bt_channel_close(bt_channel *channel, void (*closed)(bt_channel *channel));
+
+/* In a fresh child: closes the descriptors that wait in the master's queue, or their copies would hide an end-of-file.
+ */
+void bt_channel_forget_queue(bt_channel *channel);
 
 /* Reads what a dead process has left in the channel. */
 void bt_channel_read_rest(bt_channel *channel);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <proc/control.h>
+#include <proc/json_text.h>
 #include <proc/master_state.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,8 +99,8 @@ static void send_object(control_client *client, json_t *object)
 static void send_done(control_client *client, bool ok, int code, const char *message, uint64_t generation,
                       json_t *status)
 {
-    json_t *object = json_pack("{s:s, s:b, s:i, s:s, s:I}", "event", "done", "ok", ok, "code", code, "message", message,
-                               "generation", (json_int_t) generation);
+    json_t *object = json_pack("{s:s, s:b, s:i, s:o, s:I}", "event", "done", "ok", ok, "code", code, "message",
+                               bt_json_text(message), "generation", (json_int_t) generation);
     if (status != NULL)
         json_object_set_new(object, "status", status);
     send_object(client, object);
@@ -111,9 +112,9 @@ static void on_progress(bt_waiter *waiter, const char *worker, int slot, const c
                         uint64_t generation, const char *detail)
 {
     control_client *client = bt_container(waiter, control_client, waiter);
-    send_object(client,
-                json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:s}", "event", "progress", "worker", worker, "slot", slot,
-                          "step", step, "pid", (int) pid, "generation", (json_int_t) generation, "detail", detail));
+    send_object(client, json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:o}", "event", "progress", "worker", worker, "slot",
+                                  slot, "step", step, "pid", (int) pid, "generation", (json_int_t) generation, "detail",
+                                  bt_json_text(detail)));
 }
 
 static void on_done(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)
@@ -173,7 +174,7 @@ static void ask_reload(control_client *client, const json_t *request)
     client->waiter.wait = wait_of(request);
     client->waiter.on_progress = on_progress;
     client->waiter.on_done = on_done;
-    bt_roll_request(master, crew, json_is_true(json_object_get(request, "unlimited")), &client->waiter);
+    bt_reload_request(master, crew, json_is_true(json_object_get(request, "unlimited")), &client->waiter);
 }
 
 static void ask_stop(control_client *client, const json_t *request)

@@ -159,3 +159,15 @@ int bt_redirect_output(const char *path)
         fcntl(fd, F_SETFD, 0);
     return err;
 }
+
+int bt_open_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd < 0)
+        return -errno;
+    close(fd);
+    return 0;
+}

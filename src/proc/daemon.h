@@ -15,6 +15,10 @@ BATON_NODISCARD int bt_daemonize(void);
 /* Sends the result of the start and closes the descriptor. */
 void bt_daemon_report(int fd, int code, const char *text);
 
+/* Opens /dev/null for each of stdin, stdout and stderr that the caller has closed: otherwise a socket would get its
+ * number, and log lines with it. 0 or negative errno. */
+BATON_NODISCARD int bt_open_standard_descriptors(void);
+
 /* Points stdout and stderr at `path` (append, created 0644, parent directories made), or /dev/null for NULL.
  * Returns 0 or negative errno. */
 BATON_NODISCARD int bt_redirect_output(const char *path);

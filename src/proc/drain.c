@@ -79,7 +79,7 @@ static void on_deadline(uv_timer_t *timer)
 
 static void set_deadline(bt_process *process, uint64_t timeout_ms)
 {
-    if (timeout_ms == 0)
+    if (timeout_ms == BT_NO_LIMIT)
         uv_timer_stop(&process->deadline);
     else
         uv_timer_start(&process->deadline, on_deadline, timeout_ms, 0);
@@ -110,20 +110,32 @@ static void offer_all(bt_process *process)
     bt_pass_out_pump(process->pass_out);
 }
 
+/* Refused connections are offered again; without a channel to offer them through, the master is asked for one. */
 static void offer_again(uv_timer_t *timer)
 {
     bt_process *process = timer->data;
     if (process->pass_out != NULL)
         offer_all(process);
+    else if (process->state == BT_PROCESS_DRAINING)
+        bt_channel_send(&process->channel, BT_MESSAGE_ASK_PASS, 0, NULL, -1);
+}
+
+static void retry_in(bt_process *process, uint64_t delay_ms)
+{
+    if (!uv_is_active((uv_handle_t *) &process->retry))
+        uv_timer_start(&process->retry, offer_again, delay_ms, 0);
 }
 
 static void on_refused(bt_pass_out *out, baton_conn *conn, bt_verdict verdict)
 {
     bt_process *process = out->owner;
     (void) conn;
-    bool is_passing_trouble = verdict == BT_VERDICT_NO_DESCRIPTOR || verdict == BT_VERDICT_NO_MEMORY;
-    if (is_passing_trouble && out == process->pass_out && !uv_is_active((uv_handle_t *) &process->retry))
-        uv_timer_start(&process->retry, offer_again, RETRY_MS, 0);
+    bool may_pass_later = verdict == BT_VERDICT_NO_DESCRIPTOR || verdict == BT_VERDICT_NO_MEMORY;
+    bool is_replaced = process->pass_out != NULL && out != process->pass_out;
+    if (is_replaced)
+        retry_in(process, 0); /* by one that was itself replaced meanwhile: the present one may take it */
+    else if (may_pass_later)
+        retry_in(process, RETRY_MS);
 }
 
 static void on_settled(bt_pass_out *out)
@@ -160,6 +172,7 @@ static void on_pass_out_closing(bt_pass_out *out)
         if (process->loop.conn_count > 0)
             bt_log(BT_LOG_WARN, "successor-gone connections=%zu", process->loop.conn_count);
         process->loop.departure = BT_DEPARTURE_NONE; /* serve as before, until another one is offered */
+        retry_in(process, RETRY_MS);
     }
 }
 
@@ -256,7 +269,13 @@ static void close_idle(bt_process *process)
     bt_loop_each_conn(&process->loop, depart, NULL);
 }
 
-void bt_process_drain(bt_process *process, int pass_fd, uint64_t timeout_ms)
+void bt_process_limit(bt_process *process, uint64_t timeout_ms)
+{
+    if (process->state == BT_PROCESS_DRAINING && !process->is_finishing)
+        set_deadline(process, timeout_ms);
+}
+
+void bt_process_drain(bt_process *process, bool has_successor, int pass_fd, uint64_t timeout_ms)
 {
     const baton_callbacks *callbacks = &process->start->worker->callbacks;
     if (process->state != BT_PROCESS_SERVING) {
@@ -270,7 +289,9 @@ void bt_process_drain(bt_process *process, int pass_fd, uint64_t timeout_ms)
     stop_accepting(process);
     set_deadline(process, timeout_ms);
     bt_process_pass_to(process, pass_fd);
-    if (process->pass_out == NULL) {
+    if (process->pass_out == NULL && has_successor) {
+        retry_in(process, RETRY_MS); /* its channel did not arrive: serve on, and ask for another */
+    } else if (process->pass_out == NULL) {
         close_idle(process);
         bt_channel_send(&process->channel, BT_MESSAGE_HANDED_OVER, 0, NULL, -1);
     }

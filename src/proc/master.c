@@ -53,9 +53,6 @@ static void report_start(bt_master *master, int code, const char *text)
         bt_daemon_report(master->daemon_fd, code, text);
         bt_master_fd_remove(master, master->daemon_fd);
         master->daemon_fd = -1;
-        int err = bt_redirect_output(master->config->master.stdout_file);
-        if (err < 0)
-            bt_log(BT_LOG_WARN, "stdout-not-redirected error=\"%s\"", strerror(-err));
     } else if (code != 0) {
         fputs(text, stderr);
     } else {
@@ -134,7 +131,8 @@ void bt_master_stop(bt_master *master, bool graceful)
     master->stop_graceful = graceful;
     if (!again) {
         master->phase = BT_MASTER_STOPPING;
-        bt_roll_cancel(master, "the service is being stopped");
+        bt_roll_stop(master);
+        bt_reload_cancel(master, "the service is being stopped");
     }
     bt_list_each (node, &master->children) {
         bt_child *child = bt_container(node, bt_child, node);
@@ -212,11 +210,11 @@ static void on_signal(uv_signal_t *handle, int signum)
             break;
         }
         reopen_log(master);
-        bt_roll_request(master, NULL, false, NULL);
+        bt_reload_request(master, NULL, false, NULL);
         break;
     case SIGUSR1:
     case SIGUSR2:
-        bt_roll_request(master, NULL, signum == SIGUSR2, NULL);
+        bt_reload_request(master, NULL, signum == SIGUSR2, NULL);
         break;
     default:
         bt_master_stop(master, false);
@@ -369,11 +367,12 @@ static int set_up(bt_master *master, char *why, size_t size)
 
 static void prepare_first(bt_master *master)
 {
-    bt_roll *roll = &master->roll;
+    bt_reload_job *job = &master->roll.job;
     for (size_t i = 0; i < master->crew_count; i++)
-        roll->helper_scope[i] = true;
-    roll->helper_generation = ++master->last_generation;
-    roll->wants_prepare = true;
+        job->scope[i] = true;
+    job->generation = ++master->last_generation;
+    job->asked_ms = master->started_ms;
+    job->is_wanted = true;
 }
 
 /* Forks happen between turns, so that a child has no frame of the loop below it. */
@@ -381,7 +380,8 @@ static void run(bt_master *master)
 {
     bt_spawn_pending(master);
     while (!master->is_done) {
-        uv_run(&master->loop, UV_RUN_ONCE);
+        /* a fork that failed may have asked for another one */
+        uv_run(&master->loop, bt_spawn_is_pending(master) ? UV_RUN_NOWAIT : UV_RUN_ONCE);
         bt_spawn_pending(master);
     }
 }
@@ -451,6 +451,10 @@ static int start_in_background(bt_master *master)
     master->daemon_fd = bt_daemonize();
     if (master->daemon_fd < 0)
         return master->daemon_fd;
+    /* Before the first fork: a process that kept the shell's pipe would keep its reader waiting. */
+    int err = bt_redirect_output(master->config->master.stdout_file);
+    if (err < 0)
+        return err;
     return bt_master_fd_add(master, master->daemon_fd);
 }
 
@@ -476,6 +480,8 @@ static int begin(bt_master *master, char *why, size_t size)
     bt_log_level level = BT_LOG_INFO;
     int err = bt_log_level_parse(master->config->master.log_level, &level);
     bt_log_setup(-1, level, "master");
+    if (err == 0)
+        err = bt_open_standard_descriptors();
     if (err == 0)
         err = start_in_background(master);
     if (err == 0)

@@ -112,6 +112,15 @@ typedef struct bt_waiter {
     void (*on_done)(struct bt_waiter *waiter, bool ok, uint64_t generation, const char *message); /* unlinked before */
 } bt_waiter;
 
+/* What a reload was asked to do. Requests that come before the helper is forked share one. */
+typedef struct bt_reload_job {
+    bool is_wanted;     /* fork a helper for it as soon as the loop allows */
+    bool without_limit; /* USR2: stragglers may take for ever */
+    uint64_t generation;
+    uint64_t asked_ms;
+    bool *scope; /* per worker: takes part */
+} bt_reload_job;
+
 /*   IDLE --generation prepared--> ROLLING --all slots serve it--> IDLE (probation runs)
  *                                    |  ^                           |
  *                        a failure   v  | newer generation          | crash within the probation
@@ -129,22 +138,21 @@ typedef struct bt_roll {
     uint64_t failed;     /* the one being reverted from */
     bt_slot *slot;       /* being replaced now, or NULL */
     bt_child *old;       /* whose handover is awaited, or NULL */
-    bool without_limit;  /* USR2: stragglers may take for ever */
+    bool without_limit;  /* of the job that is being rolled out */
     bool in_probation;
     uv_timer_t probation;
+    uv_timer_t mend; /* a way back has failed: it is tried again */
+    unsigned mend_tries;
+    bool is_mending;
     uint64_t started_ms;
     char failure[1024];
     bt_list waiters;
 
     /* preparing the next generation in a helper process */
+    bt_reload_job job;      /* wanted, or being prepared by the helper */
+    bt_reload_job next_job; /* asked for while the helper was running: the files may have changed since */
+    bt_reload_job done_job; /* whose helper has just ended */
     pid_t helper;
-    uint64_t helper_generation;
-    bool *helper_scope; /* per worker: takes part */
-    bool wants_prepare; /* fork the helper as soon as the loop allows */
-    bool wants_again;   /* asked for while the helper was running: the files may have changed since */
-    bool *again_scope;
-    bool *done_scope; /* of the helper that has just ended */
-    uint64_t again_generation;
     bt_channel helper_channel;
     unsigned helper_handles;
     bt_generation *helper_result;
@@ -235,10 +243,14 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
                        bt_counters *counters);
 void bt_child_exited(bt_child *child, int status);
 
-/* Sends DRAIN or STOP and arms the kill. `successor` takes the connections; NULL: nobody does. `timeout_ms` 0: no end.
+/* Sends DRAIN or STOP and arms the kill. `successor` takes the connections; NULL: nobody does. `timeout_ms` may be
+ * BT_NO_LIMIT.
  */
 void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms);
 void bt_child_stop(bt_child *child, uint64_t timeout_ms);
+
+/* A drain without end gets one after all. */
+void bt_child_limit(bt_child *child, uint64_t timeout_ms);
 void bt_child_kill(bt_child *child);
 
 /* "exit 1", "signal 11 (Segmentation fault)". Returns out. */
@@ -249,6 +261,7 @@ const char *bt_exit_text(int status, char *out, size_t size);
 /* Forks what slots and the roll have asked for. Called between turns of the loop, so that the child has no frame of the
  * loop below it. In a child it does not return. */
 void bt_spawn_pending(bt_master *master);
+bool bt_spawn_is_pending(const bt_master *master);
 
 /* Fork for a helper that only computes: in the child (returns 0) only `keep_fd` of the registry stays open, and the
  * loop is gone. Returns the pid in the master, or a negative errno. */
@@ -259,7 +272,7 @@ BATON_NODISCARD pid_t bt_fork_clean(bt_master *master, const int *keep, size_t k
 BATON_NODISCARD int bt_prepare_init(bt_master *master);
 void bt_prepare_free(bt_master *master);
 
-/* Forks the helper that copies and checks the modules of roll.helper_scope (spawn.c calls it). */
+/* Forks the helper that copies and checks the modules of roll.job (spawn.c calls it). */
 void bt_prepare_fork(bt_master *master);
 void bt_prepare_exited(bt_master *master, int status);
 void bt_prepare_cancel(bt_master *master);
@@ -269,16 +282,41 @@ bt_generation *bt_generation_ref(bt_generation *generation);
 /* Removes the files when nobody uses them any more. NULL is allowed. */
 void bt_generation_unref(bt_master *master, bt_generation *generation);
 
+/* ---- reload.c: who asks for a reload, and what they hear ---- */
+
+/* Asks for a reload of `crew` (NULL: all reloadable ones). `waiter` may be NULL; it hears the end exactly once. */
+void bt_reload_request(bt_master *master, bt_crew *crew, bool without_limit, bt_waiter *waiter);
+
+/* A generation is ready (`why` NULL, the reference is taken over), or could not be made. */
+void bt_reload_prepared(bt_master *master, const bt_reload_job *job, bt_generation *generation, const char *why);
+
+/* Tells those who wait for `generation` or an earlier one; with `ok`, only who waits for no more than `wait`. */
+void bt_reload_answer(bt_master *master, uint64_t generation, bool ok, bt_wait wait, const char *message);
+
+/* Keeps the result for `status`, and logs it. */
+void bt_reload_remember(bt_master *master, uint64_t generation, bool ok, uint64_t since_ms, const char *message);
+
+void bt_reload_progress(bt_master *master, const bt_slot *slot, const char *step, pid_t pid, uint64_t generation,
+                        const char *detail);
+
+/* The master stops: everybody who waits hears so. */
+void bt_reload_cancel(bt_master *master, const char *why);
+
 /* ---- roll.c ---- */
 
 void bt_roll_init(bt_master *master);
 
-/* Asks for a reload of `crew` (NULL: all reloadable ones). `waiter` may be NULL; it hears the end exactly once. */
-void bt_roll_request(bt_master *master, bt_crew *crew, bool without_limit, bt_waiter *waiter);
+/* The first generation: all slots at once. */
+void bt_roll_start_first(bt_master *master, bt_generation *generation);
 
-/* A generation is ready (`why` NULL, the reference is taken over), or could not be made. */
-void bt_roll_prepared(bt_master *master, uint64_t number, const bool *scope, bt_generation *generation,
-                      const char *why);
+/* Rolls the workers of the job to `generation`; overtakes whatever roll is going on. */
+void bt_roll_start(bt_master *master, const bt_reload_job *job, bt_generation *generation);
+
+/* The master stops. */
+void bt_roll_stop(bt_master *master);
+
+/* The roll itself will fill the slot; nobody else restarts it. */
+bool bt_roll_owns_slot(const bt_slot *slot);
 
 /* What slot.c saw. */
 void bt_roll_child_ready(bt_child *child);
@@ -293,11 +331,6 @@ void bt_roll_resume(bt_master *master);
 
 /* The generation in which a crashed slot comes back. */
 bt_generation *bt_roll_restart_generation(bt_slot *slot);
-
-/* The master stops: everybody who waits hears so. */
-void bt_roll_cancel(bt_master *master, const char *why);
-void bt_roll_progress(bt_master *master, const bt_slot *slot, const char *step, pid_t pid, uint64_t generation,
-                      const char *detail);
 
 /* ---- status.c ---- */
 

@@ -337,6 +337,8 @@ static void serve_all_on(bt_pass_out *out, bt_list *list)
 static void handle_closed(uv_handle_t *handle)
 {
     bt_pass_out *out = handle->data;
+    if (--out->open_handles > 0)
+        return;
     bt_buf_free(&out->message);
     out->on_end(out);
 }
@@ -345,7 +347,8 @@ static void close_channel(bt_pass_out *out)
 {
     out->is_open = false;
     out->on_closing(out);
-    uv_close((uv_handle_t *) &out->retry, NULL);
+    out->open_handles = 2;
+    uv_close((uv_handle_t *) &out->retry, handle_closed);
     uv_close((uv_handle_t *) &out->poll, handle_closed);
     close(out->fd);
 }
@@ -361,8 +364,15 @@ static void successor_died(bt_pass_out *out)
 
 void bt_pass_out_close(bt_pass_out *out)
 {
+    int more = out->is_open;
+    while (more > 0)
+        more = read_verdicts(out); /* what is refused, or was never taken by a dead successor, is ours */
     if (!out->is_open)
         return;
+    if (more == -EPIPE) {
+        successor_died(out);
+        return;
+    }
     close_channel(out);
     bt_list *node;
     while ((node = bt_list_pop(&out->sent)) != NULL)

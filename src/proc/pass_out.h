@@ -17,6 +17,7 @@ typedef struct bt_pass_out {
     uv_poll_t poll;
     uv_timer_t retry; /* ETOOMANYREFS is not signalled by writability */
     int fd;
+    unsigned open_handles;
     bool is_open;
     bool is_ending; /* nothing is added any more; closes when all is answered */
     bt_list waiting;

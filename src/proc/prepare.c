@@ -46,18 +46,20 @@ static bt_generation *new_generation(bt_master *master, uint64_t number)
 
 int bt_prepare_init(bt_master *master)
 {
-    bt_roll *roll = &master->roll;
-    roll->helper_scope = calloc(master->crew_count, sizeof *roll->helper_scope);
-    roll->again_scope = calloc(master->crew_count, sizeof *roll->again_scope);
-    roll->done_scope = calloc(master->crew_count, sizeof *roll->done_scope);
-    return roll->helper_scope != NULL && roll->again_scope != NULL && roll->done_scope != NULL ? 0 : -ENOMEM;
+    bt_reload_job *jobs[] = {&master->roll.job, &master->roll.next_job, &master->roll.done_job};
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        jobs[i]->scope = calloc(master->crew_count, sizeof *jobs[i]->scope);
+        if (jobs[i]->scope == NULL)
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 void bt_prepare_free(bt_master *master)
 {
-    free(master->roll.helper_scope);
-    free(master->roll.again_scope);
-    free(master->roll.done_scope);
+    free(master->roll.job.scope);
+    free(master->roll.next_job.scope);
+    free(master->roll.done_job.scope);
 }
 
 /* ---- in the helper ---- */
@@ -70,7 +72,7 @@ static bool has_files(const bt_worker_config *config)
 static void send_text(int channel_fd, bt_message_type type, uint64_t value, const char *text)
 {
     bt_message message = {.version = BT_CHANNEL_VERSION, .type = (uint16_t) type, .value = value};
-    message.text_len = (uint32_t) strnlen(text, BT_CHANNEL_TEXT - 1);
+    message.text_len = (uint16_t) strnlen(text, BT_CHANNEL_TEXT - 1);
     memcpy(message.text, text, message.text_len);
     /* Blocking is fine here; when the master is gone nobody needs the result. */
     ssize_t n = write(channel_fd, &message, offsetof(bt_message, text) + message.text_len);
@@ -85,10 +87,10 @@ static int build_all(bt_master *master, int channel_fd)
     for (size_t i = 0; i < master->crew_count; i++) {
         const bt_worker_config *config = master->crews[i].worker->config;
         bt_module_copy copy = {.path = ""};
-        if (!roll->helper_scope[i] || !has_files(config))
+        if (!roll->job.scope[i] || !has_files(config))
             continue;
         char why[BT_CHANNEL_TEXT - 80] = "";
-        if (bt_generation_build(run_dir, roll->helper_generation, config, &copy, why, sizeof why) < 0) {
+        if (bt_generation_build(run_dir, roll->job.generation, config, &copy, why, sizeof why) < 0) {
             snprintf(text, sizeof text, "worker %.64s: %s", config->name, why);
             send_text(channel_fd, BT_MESSAGE_FAILED, i, text);
             return 1;
@@ -122,32 +124,25 @@ static void on_end(bt_channel *channel)
     uv_poll_stop(&channel->poll); /* its exit is what counts */
 }
 
-static void channel_closed(uv_handle_t *handle)
+static void channel_closed(bt_channel *channel)
 {
-    bt_channel *channel = handle->data;
     bt_master *master = channel->owner;
     master->roll.helper_handles = 0;
 }
 
-/* Hands the result on; the helper's scope is copied first, because the next request fills it anew. */
+/* Hands the result on. What was asked for meanwhile becomes the job first, because the roll may ask for more. */
 static void conclude(bt_master *master, const char *why)
 {
     bt_roll *roll = &master->roll;
-    size_t size = master->crew_count * sizeof *roll->helper_scope;
-    memcpy(roll->done_scope, roll->helper_scope, size);
-    memset(roll->helper_scope, 0, size);
-    uint64_t number = roll->helper_generation;
     bt_generation *generation = roll->helper_result;
+    bt_reload_job empty = roll->done_job;
     roll->helper = 0;
     roll->helper_result = NULL;
-    if (roll->wants_again) {
-        memcpy(roll->helper_scope, roll->again_scope, size);
-        memset(roll->again_scope, 0, size);
-        roll->helper_generation = roll->again_generation;
-        roll->wants_again = false;
-        roll->wants_prepare = true;
-    }
-    bt_roll_prepared(master, number, roll->done_scope, generation, why);
+    roll->done_job = roll->job;
+    roll->job = roll->next_job;
+    memset(empty.scope, 0, master->crew_count * sizeof *empty.scope);
+    roll->next_job = (bt_reload_job){.scope = empty.scope};
+    bt_reload_prepared(master, &roll->done_job, generation, why);
 }
 
 static int start_helper(bt_master *master)
@@ -183,9 +178,9 @@ void bt_prepare_fork(bt_master *master)
     bt_roll *roll = &master->roll;
     if (roll->helper != 0 || roll->helper_handles != 0)
         return; /* the one before is just being put away */
-    roll->wants_prepare = false;
+    roll->job.is_wanted = false;
     roll->helper_failure[0] = '\0';
-    roll->helper_result = new_generation(master, roll->helper_generation);
+    roll->helper_result = new_generation(master, roll->job.generation);
     int err = roll->helper_result == NULL ? -ENOMEM : start_helper(master);
     if (err == 0)
         return;
@@ -213,8 +208,8 @@ void bt_prepare_exited(bt_master *master, int status)
 void bt_prepare_cancel(bt_master *master)
 {
     bt_roll *roll = &master->roll;
-    roll->wants_prepare = false;
-    roll->wants_again = false;
+    roll->job.is_wanted = false;
+    roll->next_job.is_wanted = false;
     if (roll->helper > 0)
         kill(roll->helper, SIGKILL);
 }

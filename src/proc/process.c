@@ -40,7 +40,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     const baton_callbacks *callbacks = &process->start->worker->callbacks;
     switch ((bt_message_type) message->type) {
     case BT_MESSAGE_DRAIN:
-        bt_process_drain(process, fd, message->value);
+        bt_process_drain(process, message->has_fd, fd, message->value);
         return;
     case BT_MESSAGE_PASS_OUT:
         bt_process_pass_to(process, fd);
@@ -48,6 +48,9 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_PASS_IN:
         bt_process_take_from(process, fd);
         return;
+    case BT_MESSAGE_LIMIT:
+        bt_process_limit(process, message->value);
+        break;
     case BT_MESSAGE_STOP:
         bt_process_stop(process, message->value);
         break;
@@ -57,6 +60,8 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         break;
     case BT_MESSAGE_LOG: {
         int old = bt_log_fd();
+        if (fd < 0)
+            return; /* lost for want of descriptors: the old file is better than none */
         bt_log_set_fd(fd);
         if (old > STDERR_FILENO)
             close(old);
@@ -65,6 +70,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_READY:
     case BT_MESSAGE_FAILED:
     case BT_MESSAGE_HANDED_OVER:
+    case BT_MESSAGE_ASK_PASS:
     case BT_MESSAGE_ASK_RELOAD:
     case BT_MESSAGE_ASK_STOP:
     case BT_MESSAGE_MODULE:
@@ -80,8 +86,11 @@ static void on_master_gone(bt_channel *channel)
     bt_process *process = channel->owner;
     bt_log(BT_LOG_WARN, "master-gone");
     bt_channel_close(channel, NULL);
+    uint64_t timeout_ms = process->start->worker->config->drain_timeout_ms;
     if (process->state == BT_PROCESS_SERVING)
-        bt_process_stop(process, process->start->worker->config->drain_timeout_ms);
+        bt_process_stop(process, timeout_ms);
+    else if (!uv_is_active((uv_handle_t *) &process->deadline))
+        bt_process_limit(process, timeout_ms); /* nobody is left who could end an unlimited drain */
 }
 
 /* ---- starting ---- */
@@ -150,6 +159,7 @@ static int set_up(bt_process *process, const bt_process_start *start)
     process->channel.on_message = on_message;
     process->channel.on_end = on_master_gone;
     process->channel.owner = process;
+    process->channel.keeps_reserve = true;
     return bt_channel_start(&process->channel, &process->loop.uv, start->channel_fd);
 }
 

@@ -45,7 +45,7 @@ typedef struct bt_process {
     bt_list pass_outs;     /* all that are open, older ones included */
     bt_list pass_ins;
     uv_timer_t deadline; /* end of the drain */
-    uv_timer_t retry;    /* offers refused connections again */
+    uv_timer_t retry;    /* offers refused connections again, or asks for a successor */
     uv_idle_t finish;    /* nothing left: end from the loop, not from a callback */
     bool told_handed_over;
     bool is_finishing;
@@ -64,8 +64,12 @@ void bt_process_fail(bt_process *process, const char *why);
 
 /* ---- proc/drain.c ---- */
 
-/* Takes `pass_fd` (-1: nobody takes connections). `timeout_ms` 0: no limit. */
-void bt_process_drain(bt_process *process, int pass_fd, uint64_t timeout_ms);
+/* Takes `pass_fd`, which is -1 when nobody takes connections, or when the descriptor was lost on its way
+ * (has_successor). `timeout_ms` may be BT_NO_LIMIT. */
+void bt_process_drain(bt_process *process, bool has_successor, int pass_fd, uint64_t timeout_ms);
+
+/* A new end for a drain that goes on. */
+void bt_process_limit(bt_process *process, uint64_t timeout_ms);
 void bt_process_stop(bt_process *process, uint64_t timeout_ms);
 
 /* Another successor: takes `fd`. */

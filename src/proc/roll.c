@@ -7,52 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
+/* First pause before a failed way back is tried again; doubles five times. */
+#define MEND_MS 1000u
+
 static void advance(bt_master *master);
 static void fail(bt_master *master, bool took_traffic, const char *reason);
 static void finish_reverting(bt_master *master);
-
-/* ---- waiters ---- */
-
-void bt_roll_progress(bt_master *master, const bt_slot *slot, const char *step, pid_t pid, uint64_t generation,
-                      const char *detail)
-{
-    const char *worker = slot == NULL ? "" : slot->crew->worker->config->name;
-    int index = slot == NULL ? -1 : slot->index;
-    bt_list_each (node, &master->roll.waiters) {
-        bt_waiter *waiter = bt_container(node, bt_waiter, node);
-        waiter->on_progress(waiter, worker, index, step, pid, generation, detail);
-    }
-}
-
-/* Answers those who wait for `generation` or an earlier one; with `ok`, only who waits for no more than `wait`. */
-static void answer(bt_master *master, uint64_t generation, bool ok, bt_wait wait, const char *message)
-{
-    bt_list_each (node, &master->roll.waiters) {
-        bt_waiter *waiter = bt_container(node, bt_waiter, node);
-        if (waiter->generation > generation || (ok && waiter->wait > wait))
-            continue;
-        bt_list_remove(&waiter->node);
-        waiter->on_done(waiter, ok, generation, message);
-    }
-}
-
-static void remember(bt_master *master, uint64_t generation, bool ok, const char *message)
-{
-    bt_roll *roll = &master->roll;
-    roll->has_last = true;
-    roll->last_ok = ok;
-    roll->last_generation = generation;
-    roll->last_took_ms = bt_clock_ms() - roll->started_ms;
-    snprintf(roll->last_message, sizeof roll->last_message, "%s", message);
-    bt_log(ok ? BT_LOG_INFO : BT_LOG_ERROR, "reload generation=%" PRIu64 " ok=%s took_ms=%" PRIu64 " message=\"%s\"",
-           generation, ok ? "yes" : "no", roll->last_took_ms, message);
-}
-
-static void add_consequence(char *text, size_t size)
-{
-    size_t len = strlen(text);
-    snprintf(text + len, size - len, "; the old code serves on");
-}
 
 /* ---- which generation where ---- */
 
@@ -63,9 +23,10 @@ static void set_generation(bt_master *master, bt_generation **place, bt_generati
     bt_generation_unref(master, old);
 }
 
-static void stop_probation(bt_master *master)
+static void stop_timers(bt_master *master)
 {
     uv_timer_stop(&master->roll.probation);
+    uv_timer_stop(&master->roll.mend);
     master->roll.in_probation = false;
 }
 
@@ -133,8 +94,9 @@ static void begin_slot(bt_master *master, bt_slot *slot)
     if (stops_first(slot) && slot->serving != NULL) {
         bt_child *old = slot->serving;
         roll->old = old;
-        bt_roll_progress(master, slot, "stopping", old->pid, old->generation->number, "");
-        bt_child_drain(old, ready_sibling(slot), roll->without_limit ? 0 : crew->worker->config->drain_timeout_ms);
+        bt_reload_progress(master, slot, "stopping", old->pid, old->generation->number, "");
+        bt_child_drain(old, ready_sibling(slot),
+                       roll->without_limit ? BT_NO_LIMIT : crew->worker->config->drain_timeout_ms);
         return;
     }
     bt_slot_spawn(slot, crew->target);
@@ -152,7 +114,7 @@ void bt_roll_child_ready(bt_child *child)
     bt_slot *slot = child->slot;
     bt_master *master = slot->crew->master;
     bt_roll *roll = &master->roll;
-    bt_roll_progress(master, slot, "ready", child->pid, child->generation->number, "");
+    bt_reload_progress(master, slot, "ready", child->pid, child->generation->number, "");
     if (roll->slot != slot) {
         advance(master);
         return;
@@ -160,7 +122,7 @@ void bt_roll_child_ready(bt_child *child)
     bt_child *old = bt_list_empty(&slot->leaving) ? NULL : bt_container(slot->leaving.prev, bt_child, leaving);
     if (old != NULL && old->state == BT_CHILD_DRAINING && !old->handed_over) {
         roll->old = old;
-        bt_roll_progress(master, slot, "passing", old->pid, old->generation->number, "");
+        bt_reload_progress(master, slot, "passing", old->pid, old->generation->number, "");
         return;
     }
     step_done(master);
@@ -172,9 +134,15 @@ void bt_roll_child_handed_over(bt_child *child)
     bt_master *master = slot->crew->master;
     if (master->roll.old != child)
         return;
-    bt_roll_progress(master, slot, "passed", child->pid, child->generation->number, "");
+    bt_reload_progress(master, slot, "passed", child->pid, child->generation->number, "");
     if (slot->serving != NULL) /* with stop-first the place is empty until the old process has ended */
         step_done(master);
+}
+
+bool bt_roll_owns_slot(const bt_slot *slot)
+{
+    const bt_roll *roll = &slot->crew->master->roll;
+    return roll->slot == slot && roll->old != NULL && stops_first(slot); /* its end brings the successor */
 }
 
 /* ---- failures ---- */
@@ -264,9 +232,11 @@ static bool turn_round(bt_master *master, bool took_traffic)
 static void fail(bt_master *master, bool took_traffic, const char *reason)
 {
     bt_roll *roll = &master->roll;
-    bt_roll_progress(master, roll->slot, "failed", 0, roll->generation, reason);
+    bt_reload_progress(master, roll->slot, "failed", 0, roll->generation, reason);
     bt_log(BT_LOG_ERROR, "roll-failed generation=%" PRIu64 " reason=\"%s\"", roll->generation, reason);
-    if (roll->state == BT_ROLL_REVERTING) {
+    if (roll->is_mending) {
+        bt_log(BT_LOG_ERROR, "way-back-failed reason=\"%s\"", reason);
+    } else if (roll->state == BT_ROLL_REVERTING) {
         size_t len = strlen(roll->failure);
         snprintf(roll->failure + len, sizeof roll->failure - len, "; going back failed too: %s", reason);
     } else {
@@ -275,7 +245,7 @@ static void fail(bt_master *master, bool took_traffic, const char *reason)
         roll->failed = roll->generation;
         snprintf(roll->failure, sizeof roll->failure, "%s", reason);
     }
-    stop_probation(master);
+    stop_timers(master);
     roll->state = BT_ROLL_REVERTING;
     roll->slot = NULL;
     roll->old = NULL;
@@ -294,7 +264,7 @@ static void on_probation_over(uv_timer_t *timer)
     roll->in_probation = false;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
-        if (!crew->in_roll)
+        if (!crew->in_roll || !is_unproven(crew))
             continue;
         set_generation(master, &crew->good, crew->target);
         set_generation(master, &crew->previous, NULL);
@@ -303,35 +273,72 @@ static void on_probation_over(uv_timer_t *timer)
     char message[128];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves and has passed its probation", roll->generation);
     bt_log(BT_LOG_INFO, "proved generation=%" PRIu64, roll->generation);
-    answer(master, roll->generation, true, BT_WAIT_PROBATION, message);
+    bt_reload_answer(master, roll->generation, true, BT_WAIT_PROBATION, message);
 }
 
-/* The roll is over; workers whose code has not proved itself stay in it until their probation is over, too. */
-static void rest(bt_master *master)
+/* A process still serves code that its worker shall not run: the way back has failed for it. */
+static bool is_mixed(const bt_crew *crew)
+{
+    for (size_t i = 0; i < crew->slot_count; i++) {
+        const bt_child *serving = crew->slots[i].serving;
+        if (serving != NULL && serving->generation != crew->target)
+            return true;
+    }
+    return false;
+}
+
+static void on_mend(uv_timer_t *timer)
+{
+    bt_master *master = timer->data;
+    if (master->roll.state != BT_ROLL_IDLE)
+        return;
+    master->roll.state = BT_ROLL_REVERTING;
+    master->roll.is_mending = true;
+    advance(master);
+}
+
+/* The roll is over. Workers whose code has not proved itself stay in it until their probation is over; those with a
+ * process that could not go back, until it could. Returns true when there is such a process. */
+static bool rest(bt_master *master)
 {
     bt_roll *roll = &master->roll;
     uint64_t probation_ms = 0;
+    bool has_mixed = false;
     roll->state = BT_ROLL_IDLE;
+    roll->is_mending = false;
     roll->without_limit = false;
     roll->in_probation = false;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
-        crew->in_roll = crew->in_roll && is_unproven(crew);
-        roll->in_probation = roll->in_probation || crew->in_roll;
-        if (crew->in_roll && crew->worker->config->probation_ms > probation_ms)
+        bool mixed = crew->in_roll && is_mixed(crew);
+        bool unproven = crew->in_roll && is_unproven(crew);
+        crew->in_roll = mixed || unproven;
+        has_mixed = has_mixed || mixed;
+        roll->in_probation = roll->in_probation || unproven;
+        if (unproven && crew->worker->config->probation_ms > probation_ms)
             probation_ms = crew->worker->config->probation_ms;
     }
     if (roll->in_probation)
         uv_timer_start(&roll->probation, on_probation_over, probation_ms, 0);
+    if (has_mixed)
+        uv_timer_start(&roll->mend, on_mend, MEND_MS << (roll->mend_tries < 5 ? roll->mend_tries++ : 5), 0);
+    return has_mixed;
 }
 
 static void finish_reverting(bt_master *master)
 {
     bt_roll *roll = &master->roll;
-    add_consequence(roll->failure, sizeof roll->failure);
-    rest(master);
-    remember(master, roll->failed, false, roll->failure);
-    answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
+    bool was_mending = roll->is_mending;
+    bool has_mixed = rest(master);
+    if (was_mending) {
+        bt_log(has_mixed ? BT_LOG_ERROR : BT_LOG_INFO, "way-back complete=%s", has_mixed ? "no" : "yes");
+        return;
+    }
+    size_t len = strlen(roll->failure);
+    snprintf(roll->failure + len, sizeof roll->failure - len, "; %s",
+             has_mixed ? "some processes still run the new code, and are tried again" : "the old code serves on");
+    bt_reload_remember(master, roll->failed, false, roll->started_ms, roll->failure);
+    bt_reload_answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
 }
 
 static void finish(bt_master *master)
@@ -344,8 +351,8 @@ static void finish(bt_master *master)
     char message[64];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves", roll->generation);
     rest(master);
-    remember(master, roll->generation, true, message);
-    answer(master, roll->generation, true, BT_WAIT_SERVE, message);
+    bt_reload_remember(master, roll->generation, true, roll->started_ms, message);
+    bt_reload_answer(master, roll->generation, true, BT_WAIT_SERVE, message);
 }
 
 static void advance(bt_master *master)
@@ -365,95 +372,18 @@ void bt_roll_resume(bt_master *master)
     advance(master);
 }
 
-/* ---- requests ---- */
+/* ---- start and stop ---- */
 
 void bt_roll_init(bt_master *master)
 {
     bt_roll *roll = &master->roll;
     bt_list_init(&roll->waiters);
     uv_timer_init(&master->loop, &roll->probation);
-    roll->probation.data = master;
+    uv_timer_init(&master->loop, &roll->mend);
+    roll->probation.data = roll->mend.data = master;
 }
 
-/* Processes that stay are told that a reload was asked for (Workerman: onWorkerReload only). */
-static void note_reload(bt_crew *crew)
-{
-    for (size_t i = 0; i < crew->slot_count; i++) {
-        if (crew->slots[i].serving != NULL)
-            bt_channel_send(&crew->slots[i].serving->channel, BT_MESSAGE_RELOAD_NOTE, 0, NULL, -1);
-    }
-}
-
-/* Marks who takes part in `scope`; returns how many do. */
-static size_t choose_scope(bt_master *master, bt_crew *only, bool *scope)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
-        bool takes_part = only == NULL ? crew->worker->config->reloadable : only == crew;
-        if (only == NULL && !takes_part)
-            note_reload(crew);
-        scope[i] = scope[i] || takes_part;
-        count += takes_part;
-    }
-    return count;
-}
-
-static void answer_at_once(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)
-{
-    if (waiter != NULL)
-        waiter->on_done(waiter, ok, generation, message);
-}
-
-void bt_roll_request(bt_master *master, bt_crew *crew, bool without_limit, bt_waiter *waiter)
-{
-    bt_roll *roll = &master->roll;
-    if (master->phase == BT_MASTER_STOPPING) {
-        answer_at_once(waiter, false, 0, "the service is being stopped");
-        return;
-    }
-    if (master->service->on_master_reload != NULL)
-        master->service->on_master_reload();
-    roll->reloads++;
-    bool joins_next = roll->helper != 0; /* the running helper may have read a file before it changed */
-    size_t count = choose_scope(master, crew, joins_next ? roll->again_scope : roll->helper_scope);
-    if (count == 0) {
-        answer_at_once(waiter, true, master->last_generation, "no worker is reloadable: their processes were told");
-        return;
-    }
-    roll->without_limit = roll->without_limit || without_limit;
-    uint64_t *number = joins_next ? &roll->again_generation : &roll->helper_generation;
-    bool *wanted = joins_next ? &roll->wants_again : &roll->wants_prepare;
-    if (!*wanted)
-        *number = ++master->last_generation;
-    *wanted = true;
-    if (waiter == NULL)
-        return;
-    waiter->generation = *number;
-    if (waiter->wait == BT_WAIT_NONE) {
-        answer_at_once(waiter, true, *number, "accepted");
-        return;
-    }
-    bt_list_append(&roll->waiters, &waiter->node);
-    waiter->on_progress(waiter, "", -1, "preparing", 0, *number, "");
-}
-
-static void not_prepared(bt_master *master, uint64_t number, const char *why)
-{
-    char message[sizeof master->roll.last_message];
-    snprintf(message, sizeof message, "%s", why);
-    add_consequence(message, sizeof message);
-    remember(master, number, false, message);
-    bt_list_each (node, &master->roll.waiters) {
-        bt_waiter *waiter = bt_container(node, bt_waiter, node);
-        if (waiter->generation != number)
-            continue; /* an earlier one may still succeed */
-        bt_list_remove(&waiter->node);
-        waiter->on_done(waiter, false, number, message);
-    }
-}
-
-static void start_first(bt_master *master, bt_generation *generation)
+void bt_roll_start_first(bt_master *master, bt_generation *generation)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
@@ -463,20 +393,24 @@ static void start_first(bt_master *master, bt_generation *generation)
     }
 }
 
-static void start_roll(bt_master *master, const bool *scope, bt_generation *generation)
+void bt_roll_start(bt_master *master, const bt_reload_job *job, bt_generation *generation)
 {
     bt_roll *roll = &master->roll;
-    if (roll->state == BT_ROLL_REVERTING) /* overtaken: who waited for the failed one hears it now */
-        answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
     bool was_idle = roll->state == BT_ROLL_IDLE;
+    if (roll->state == BT_ROLL_REVERTING &&
+        !roll->is_mending) /* overtaken: who waited for the failed one hears it now */
+        bt_reload_answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
     if (was_idle)
-        roll->started_ms = bt_clock_ms();
-    stop_probation(master);
+        roll->started_ms = job->asked_ms;
+    stop_timers(master);
     roll->state = BT_ROLL_ROLLING;
+    roll->is_mending = false;
+    roll->mend_tries = 0;
     roll->generation = generation->number;
+    roll->without_limit = job->without_limit;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
-        if (!scope[i])
+        if (!job->scope[i])
             continue;
         if (was_idle) /* all its slots serve it */
             set_generation(master, &crew->previous, crew->target);
@@ -487,26 +421,10 @@ static void start_roll(bt_master *master, const bool *scope, bt_generation *gene
     advance(master);
 }
 
-void bt_roll_prepared(bt_master *master, uint64_t number, const bool *scope, bt_generation *generation, const char *why)
+void bt_roll_stop(bt_master *master)
 {
-    bool is_first = master->crews[0].target == NULL;
-    if (why != NULL && is_first)
-        bt_master_start_failed(master, why);
-    else if (why != NULL)
-        not_prepared(master, number, why);
-    else if (is_first)
-        start_first(master, generation);
-    else
-        start_roll(master, scope, generation);
-    bt_generation_unref(master, generation);
-}
-
-void bt_roll_cancel(bt_master *master, const char *why)
-{
-    stop_probation(master);
+    stop_timers(master);
     master->roll.slot = NULL;
     master->roll.old = NULL;
     master->roll.state = BT_ROLL_IDLE;
-    bt_prepare_cancel(master);
-    answer(master, UINT64_MAX, false, BT_WAIT_PROBATION, why);
 }

@@ -68,7 +68,8 @@ static uint64_t backoff_ms(bt_slot *slot, uint64_t lived_ms)
 
 static void restart_later(bt_slot *slot, uint64_t lived_ms)
 {
-    if (slot->crew->master->phase != BT_MASTER_RUNNING || slot->successor != NULL || slot->wanted != NULL)
+    bool is_filled = slot->serving != NULL || slot->successor != NULL || slot->wanted != NULL;
+    if (slot->crew->master->phase != BT_MASTER_RUNNING || is_filled || uv_is_active((uv_handle_t *) &slot->restart))
         return;
     uint64_t delay = backoff_ms(slot, lived_ms);
     slot->restarts++;
@@ -96,16 +97,20 @@ static int connect_children(bt_child *old, bt_child *successor, bt_message_type 
     return err;
 }
 
+static void connect_straggler(bt_child *child)
+{
+    bt_child *successor = child->slot->serving;
+    if (child->state != BT_CHILD_DRAINING || successor == NULL || successor == child)
+        return;
+    int err = connect_children(child, successor, BT_MESSAGE_PASS_OUT, 0);
+    if (err < 0)
+        bt_log(BT_LOG_WARN, "pass-channel-failed pid=%d error=\"%s\"", child->pid, strerror(-err));
+}
+
 void bt_slot_connect_stragglers(bt_slot *slot)
 {
-    bt_list_each (node, &slot->leaving) {
-        bt_child *child = bt_container(node, bt_child, leaving);
-        if (child->state != BT_CHILD_DRAINING)
-            continue;
-        int err = connect_children(child, slot->serving, BT_MESSAGE_PASS_OUT, 0);
-        if (err < 0)
-            bt_log(BT_LOG_WARN, "pass-channel-failed pid=%d error=\"%s\"", child->pid, strerror(-err));
-    }
+    bt_list_each (node, &slot->leaving)
+        connect_straggler(bt_container(node, bt_child, leaving));
 }
 
 /* Draining processes are bounded: the oldest is asked to end. */
@@ -129,8 +134,8 @@ static void limit_leaving(bt_slot *slot)
 static void on_ready(bt_child *child)
 {
     bt_slot *slot = child->slot;
-    if (child->state != BT_CHILD_STARTING || child->is_dead)
-        return;
+    if (child->state != BT_CHILD_STARTING || child->is_dead || child->killed_by_us)
+        return; /* too late: nothing may be handed to a process that is about to be gone */
     uv_timer_stop(&child->timer);
     child->state = BT_CHILD_SERVING;
     child->ready_ms = bt_clock_ms();
@@ -143,7 +148,7 @@ static void on_ready(bt_child *child)
     bt_slot_connect_stragglers(slot);
     if (old != NULL) {
         bt_master *master = slot->crew->master;
-        uint64_t timeout = master->roll.without_limit ? 0 : slot->crew->worker->config->drain_timeout_ms;
+        uint64_t timeout = master->roll.without_limit ? BT_NO_LIMIT : slot->crew->worker->config->drain_timeout_ms;
         bt_child_drain(old, child, timeout);
         limit_leaving(slot);
     }
@@ -168,14 +173,18 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         child->handed_over = true;
         bt_roll_child_handed_over(child);
         break;
+    case BT_MESSAGE_ASK_PASS:
+        connect_straggler(child);
+        break;
     case BT_MESSAGE_ASK_RELOAD:
-        bt_roll_request(master, NULL, false, NULL);
+        bt_reload_request(master, NULL, false, NULL);
         break;
     case BT_MESSAGE_ASK_STOP:
         bt_master_stop(master, message->value != 0);
         break;
     case BT_MESSAGE_MODULE:
     case BT_MESSAGE_DRAIN:
+    case BT_MESSAGE_LIMIT:
     case BT_MESSAGE_PASS_OUT:
     case BT_MESSAGE_PASS_IN:
     case BT_MESSAGE_STOP:
@@ -210,6 +219,8 @@ static void on_kill_time(uv_timer_t *timer)
 
 void bt_child_kill(bt_child *child)
 {
+    if (child->is_dead)
+        return; /* its number may be another process's by now */
     child->killed_by_us = true;
     kill(child->pid, SIGKILL);
 }
@@ -229,7 +240,7 @@ static void leave(bt_child *child, bt_child_state state)
 static void arm_kill(bt_child *child, uint64_t timeout_ms)
 {
     uint64_t kill_ms = child->slot->crew->master->config->master.kill_timeout_ms;
-    if (timeout_ms == 0)
+    if (timeout_ms == BT_NO_LIMIT)
         uv_timer_stop(&child->timer);
     else
         uv_timer_start(&child->timer, on_kill_time, timeout_ms + kill_ms, 0);
@@ -246,8 +257,18 @@ void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms)
         bt_channel_send(&child->channel, BT_MESSAGE_DRAIN, timeout_ms, NULL, -1);
 }
 
+void bt_child_limit(bt_child *child, uint64_t timeout_ms)
+{
+    if (child->state != BT_CHILD_DRAINING)
+        return;
+    arm_kill(child, timeout_ms);
+    bt_channel_send(&child->channel, BT_MESSAGE_LIMIT, timeout_ms, NULL, -1);
+}
+
 void bt_child_stop(bt_child *child, uint64_t timeout_ms)
 {
+    if (child->is_dead)
+        return;
     bool was_starting = child->state == BT_CHILD_STARTING;
     leave(child, BT_CHILD_STOPPING);
     if (was_starting) {
@@ -291,7 +312,7 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
     slot->successor = child;
     bt_log(BT_LOG_INFO, "starting worker=%s slot=%d pid=%d generation=%" PRIu64, name_of(slot), slot->index, pid,
            generation->number);
-    bt_roll_progress(master, slot, "starting", pid, generation->number, "");
+    bt_reload_progress(master, slot, "starting", pid, generation->number, "");
     return child;
 }
 
@@ -327,9 +348,8 @@ static void timer_closed(uv_handle_t *handle)
     release(handle->data);
 }
 
-static void channel_closed(uv_handle_t *handle)
+static void channel_closed(bt_channel *channel)
 {
-    bt_channel *channel = handle->data;
     release(channel->owner);
 }
 
@@ -375,8 +395,8 @@ void bt_child_exited(bt_child *child, int status)
     uint64_t lived_ms = bt_clock_ms() - child->started_ms;
     bt_roll_child_gone(child, reason, by_outside_kill);
     forget(child);
-    if (!is_expected && slot->serving == NULL)
-        restart_later(slot, lived_ms);
+    if (!bt_roll_owns_slot(slot))
+        restart_later(slot, is_expected ? SHORT_LIFE_MS : lived_ms);
     bt_master_check(crew->master);
 }
 
@@ -385,6 +405,5 @@ void bt_slot_fork_failed(bt_slot *slot, bt_generation *generation, const char *w
     char reason[256];
     snprintf(reason, sizeof reason, "worker %s slot %d: fork: %s", name_of(slot), slot->index, why);
     bt_roll_start_failed(slot, generation, reason);
-    if (slot->serving == NULL)
-        restart_later(slot, 0);
+    restart_later(slot, 0);
 }

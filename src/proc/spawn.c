@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -49,6 +50,8 @@ static void shed_master(bt_master *master, const int *keep, size_t keep_count)
     uv_walk(&master->loop, close_handle, NULL);
     uv_run(&master->loop, UV_RUN_DEFAULT);
     uv_loop_close(&master->loop);
+    bt_list_each (node, &master->children)
+        bt_channel_forget_queue(&bt_container(node, bt_child, node)->channel);
     for (size_t i = 0; i < master->fd_count; i++) {
         if (!is_kept(master->fds[i], keep, keep_count))
             close(master->fds[i]);
@@ -129,7 +132,11 @@ static int spawn(bt_slot *slot, bt_generation *generation)
     bt_child *child = pid < 0 ? NULL : bt_child_new(slot, generation, pid, number, pair[0], counters);
     if (child != NULL)
         return 0;
-    close(pair[0]); /* the child sees the end of its channel and leaves */
+    close(pair[0]);
+    if (pid > 0) { /* out of memory: nobody would ever reap it */
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
     if (counters != NULL)
         master->counter_used[counters - master->counters] = false;
     return pid < 0 ? (int) pid : -ENOMEM;
@@ -148,7 +155,7 @@ static void spawn_wanted(bt_slot *slot)
     bt_generation_unref(slot->crew->master, generation);
 }
 
-static bool is_pending(const bt_master *master)
+bool bt_spawn_is_pending(const bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
         for (size_t j = 0; j < master->crews[i].slot_count; j++) {
@@ -156,7 +163,7 @@ static bool is_pending(const bt_master *master)
                 return true;
         }
     }
-    return master->roll.wants_prepare;
+    return master->roll.job.is_wanted;
 }
 
 static void spawn_all(bt_master *master)
@@ -168,7 +175,7 @@ static void spawn_all(bt_master *master)
                 spawn_wanted(&crew->slots[j]);
         }
     }
-    if (master->roll.wants_prepare)
+    if (master->roll.job.is_wanted)
         bt_prepare_fork(master);
 }
 
@@ -178,7 +185,7 @@ static void spawn_all(bt_master *master)
 void bt_spawn_pending(bt_master *master)
 {
     sigset_t all, before;
-    if (!is_pending(master))
+    if (!bt_spawn_is_pending(master))
         return;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);

@@ -4,6 +4,7 @@
 #include <baton/version.h>
 #include <jansson.h>
 #include <net/listener.h>
+#include <proc/json_text.h>
 #include <proc/master_state.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 
 static json_t *text_or_null(const char *text)
 {
-    return text == NULL || text[0] == '\0' ? json_null() : json_string(text);
+    return text == NULL || text[0] == '\0' ? json_null() : bt_json_text(text);
 }
 
 /* Second number of /proc/PID/statm, in pages. */
@@ -148,8 +149,8 @@ static json_t *last_reload_json(const bt_roll *roll)
 {
     if (!roll->has_last)
         return json_null();
-    return json_pack("{s:b, s:I, s:s, s:I}", "ok", roll->last_ok, "generation", (json_int_t) roll->last_generation,
-                     "message", roll->last_message, "took_ms", (json_int_t) roll->last_took_ms);
+    return json_pack("{s:b, s:I, s:o, s:I}", "ok", roll->last_ok, "generation", (json_int_t) roll->last_generation,
+                     "message", bt_json_text(roll->last_message), "took_ms", (json_int_t) roll->last_took_ms);
 }
 
 static uint64_t serving_generation(const bt_master *master)
