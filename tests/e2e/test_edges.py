@@ -437,6 +437,7 @@ def test_messages_sent_from_a_timer_to_a_client_that_reads_all_arrive(edges, con
     client = connect(service)
     client.send(b"later\n")
     assert client._take(20 * 100001) == (b"\0" * 100000 + b"\n") * 20
+    wait_until(lambda: len(service.events()) == 3, "the burst has been counted")
     assert service.events() == ["accepted 20", "refused 0", "errors 0"]
 
 
