@@ -2,15 +2,25 @@
  * Must not know how they came here. */
 #include <cli/progress.h>
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+/* A terminal that can move its cursor and has room to do so. */
+static bool can_redraw(FILE *out, struct winsize *window)
+{
+    const char *type = getenv("TERM");
+    if (!isatty(fileno(out)) || type == NULL || strcmp(type, "dumb") == 0)
+        return false;
+    return ioctl(fileno(out), TIOCGWINSZ, window) == 0 && window->ws_row >= 4 && window->ws_col >= 20;
+}
 
 void bt_progress_init(bt_progress *progress, FILE *out)
 {
     struct winsize window;
     *progress = (bt_progress){.out = out};
-    if (!isatty(fileno(out)) || ioctl(fileno(out), TIOCGWINSZ, &window) < 0 || window.ws_row < 4 || window.ws_col < 20)
+    if (!can_redraw(out, &window))
         return;
     progress->redraws = true;
     progress->columns = window.ws_col;

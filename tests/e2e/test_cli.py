@@ -328,10 +328,10 @@ def test_unknown_worker_exits_2_with_the_known_names(serve):
 def on_terminal(service, *args, until):
     """Runs a command on a terminal of its own; returns all it wrote once `until(text)` holds or it has ended."""
     master, slave = pty.openpty()
+    fcntl.ioctl(master, 0x5414, b"\x18\x00\x50\x00\x00\x00\x00\x00")  # TIOCSWINSZ: 24 x 80
     child = subprocess.Popen([*service.program, *args], stdin=slave, stdout=slave, stderr=slave,
                              start_new_session=True, env=dict(os.environ, TERM="xterm"),
                              preexec_fn=lambda: fcntl.ioctl(0, 0x540E, 0))  # TIOCSCTTY: Ctrl-C must reach it
-    fcntl.ioctl(master, 0x5414, b"\x18\x00\x50\x00\x00\x00\x00\x00")  # TIOCSWINSZ: 24 x 80
     os.close(slave)
     text = b""
     end = time.monotonic() + DEADLINE

@@ -188,6 +188,33 @@ static void test_closed_pass_leaves_what_was_sent_to_the_successor(void **state)
     pass_close_many(clients, MANY);
 }
 
+static void test_closed_pass_heeds_the_refusals_that_are_there(void **state)
+{
+    pass_pair *pair = *state;
+    pass_client client;
+    pass_client_open(pair, &client);
+    pair->link.in.is_draining = true;
+    pass_send(&pair->link, &client);
+    for (int i = 0; i < 3; i++)
+        pass_turn_side(&pair->successor);
+    bt_pass_out_close(&pair->link.out);
+    assert_refused(pair, &client, BT_VERDICT_DRAINING);
+    pass_client_close(&client);
+}
+
+static void test_pass_closed_after_the_successors_death_takes_back_what_it_had_not_read(void **state)
+{
+    pass_pair *pair = *state;
+    pass_client client;
+    pass_client_open(pair, &client);
+    pass_send(&pair->link, &client);
+    pass_kill_successor(pair);
+    bt_pass_out_close(&pair->link.out);
+    assert_int_equal(client.conn->state, BT_CONN_OPEN);
+    assert_string_equal(pass_ask(pair, &client), "old::");
+    pass_client_close(&client);
+}
+
 static void test_client_that_leaves_during_the_pass_ends_at_the_successor(void **state)
 {
     pass_pair *pair = *state;
@@ -334,6 +361,8 @@ int main(void)
         PASS_TEST(test_successor_serves_what_a_dead_process_has_sent),
         PASS_TEST(test_end_of_a_process_with_unread_verdicts_hides_no_message),
         PASS_TEST(test_closed_pass_leaves_what_was_sent_to_the_successor),
+        PASS_TEST(test_closed_pass_heeds_the_refusals_that_are_there),
+        PASS_TEST(test_pass_closed_after_the_successors_death_takes_back_what_it_had_not_read),
         PASS_TEST(test_client_that_leaves_during_the_pass_ends_at_the_successor),
         PASS_TEST(test_nothing_is_read_before_its_verdict_is_in_the_kernel),
         PASS_TEST(test_connection_whose_verdict_was_never_sent_stays_with_the_old_side),
