@@ -33,6 +33,12 @@ static inline void bt_count(bt_counter *counter, int64_t delta)
     atomic_store_explicit(counter, value + (uint64_t) delta, memory_order_relaxed);
 }
 
+/* For a counter that several processes write. */
+static inline void bt_count_shared(bt_counter *counter, int64_t delta)
+{
+    atomic_fetch_add_explicit(counter, (uint64_t) delta, memory_order_relaxed);
+}
+
 static inline uint64_t bt_counter_value(const bt_counter *counter)
 {
     return atomic_load_explicit(counter, memory_order_relaxed);

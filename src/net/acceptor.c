@@ -11,12 +11,27 @@
 
 #define PAUSE_MS 200
 
+/* A process with more than its share of connections lets its siblings go first, for this long. Otherwise the one that
+ * wakes up fastest gets nearly all of them while the machine is quiet, and the pass keeps that imbalance for ever. */
+#define GIVE_WAY_MS 1
+#define SLACK       4 /* connections above the average that do not matter */
+
 static void on_readable(uv_poll_t *poll, int status, int events);
 
 static void resume(uv_timer_t *timer)
 {
     bt_acceptor *acceptor = timer->data;
     uv_poll_start(&acceptor->poll, UV_READABLE, on_readable);
+}
+
+static bool gives_way(bt_acceptor *acceptor)
+{
+    const bt_endpoint *endpoint = acceptor->endpoint;
+    if (endpoint->crew_size <= 1 || acceptor->has_given_way)
+        return false;
+    uint64_t mine = bt_counter_value(&endpoint->counters->connections);
+    uint64_t share = bt_counter_value(endpoint->crew_connections) / endpoint->crew_size;
+    return mine > share + share / 8 + SLACK;
 }
 
 /* Level-triggered readiness would spin while no descriptor is free; the queue waits meanwhile, nobody is refused. */
@@ -55,6 +70,13 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     (void) status;
     (void) events;
     bt_acceptor *acceptor = poll->data;
+    if (gives_way(acceptor)) {
+        acceptor->has_given_way = true; /* once: when the others are busy it is ours after all */
+        uv_poll_stop(&acceptor->poll);
+        uv_timer_start(&acceptor->pause, resume, GIVE_WAY_MS, 0);
+        return;
+    }
+    acceptor->has_given_way = false;
     struct sockaddr_storage peer;
     socklen_t peer_len = sizeof peer;
     int fd = accept4(acceptor->fd, (struct sockaddr *) &peer, &peer_len, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -14,6 +14,7 @@ typedef struct bt_acceptor {
     const bt_endpoint *endpoint;
     int fd;
     bool is_open;
+    bool has_given_way;
     bool is_paused; /* the last accept found no descriptor */
 } bt_acceptor;
 

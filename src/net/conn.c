@@ -58,6 +58,7 @@ baton_conn *bt_conn_create(bt_loop *loop, const bt_endpoint *endpoint, int fd, u
     bt_wheel_entry_init(&conn->stall);
     loop->conn_count++;
     bt_count(&endpoint->counters->connections, 1);
+    bt_count_shared(endpoint->crew_connections, 1);
     return conn;
 }
 
@@ -296,12 +297,18 @@ static void let_go(baton_conn *conn, bt_conn_state state)
     bt_list_remove(&conn->dirty);
     bt_wheel_remove(&loop->wheel, &conn->timeout);
     bt_wheel_remove(&loop->stalls, &conn->stall);
+    if (state == BT_CONN_CLOSED && bt_conn_unsent(conn) > 0) {
+        /* What is lost must not look like the end of an answer (HTTP/1.0): the peer gets a RST. */
+        struct linger reset = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    }
     if (loop->corked == conn)
         bt_buf_clear(&loop->output);
     drop_input(conn);
     bt_buf_free(&conn->out);
     loop->conn_count--;
     bt_count(&conn->endpoint->counters->connections, -1);
+    bt_count_shared(conn->endpoint->crew_connections, -1);
     conn->endpoint->protocol->on_gone(conn);
     uv_close((uv_handle_t *) &conn->poll, handle_closed);
     close(conn->fd);
@@ -351,10 +358,10 @@ void bt_conn_close(baton_conn *conn)
 {
     if (conn->state != BT_CONN_OPEN)
         return;
-    const bt_endpoint *endpoint = conn->endpoint;
     conn->state = BT_CONN_CLOSING;
     drop_input(conn);
-    bt_conn_expire_in(conn, endpoint->idle_timeout_ms != 0 ? endpoint->idle_timeout_ms : endpoint->linger_timeout_ms);
+    bt_conn_expire_in(conn, 0); /* as long as the peer takes its bytes; else it is the stall that ends it */
+    bt_conn_watch_stall(conn, false);
     bt_conn_mark_dirty(conn); /* not from here: a callback of this very connection may be running */
 }
 

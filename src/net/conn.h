@@ -48,6 +48,7 @@ struct baton_conn {
     uint64_t id;
     uint64_t bytes_read;
     uint64_t bytes_written;
+    uint64_t taken;    /* bytes the peer had acknowledged when the stall was last looked at */
     uint64_t requests; /* answered or being answered */
     bt_address remote;
     uint32_t scanned; /* stream protocols: bytes of the window known to hold no message end */
@@ -87,6 +88,9 @@ void bt_conn_output_added(baton_conn *conn);
 
 /* Sends what the socket takes now. False when the connection has ended by it. */
 bool bt_conn_flush(baton_conn *conn);
+
+/* True when the peer has acknowledged bytes since the last call: the socket may be full for long while they trickle. */
+bool bt_conn_peer_takes(baton_conn *conn);
 
 /* Bytes waiting for the peer, those being corked included. */
 size_t bt_conn_unsent(const baton_conn *conn);

@@ -14,7 +14,8 @@ static bool push(baton_conn *conn)
 {
     size_t unsent = bt_conn_unsent(conn);
     bool is_worth_it = unsent >= PUSH_SIZE || unsent >= conn->endpoint->max_send_buffer;
-    bool is_blocked = conn->events & UV_WRITABLE; /* the socket was full; it will say when it is not */
+    bool is_known_full = conn->is_full || unsent < conn->endpoint->max_send_buffer;
+    bool is_blocked = (conn->events & UV_WRITABLE) && is_known_full; /* the socket will say when it is not full */
     return !is_worth_it || is_blocked || bt_conn_flush(conn);
 }
 
@@ -38,17 +39,18 @@ int baton_send(baton_conn *conn, const void *data, size_t len)
         return -EOPNOTSUPP;
     if (len > endpoint->max_package)
         return -EMSGSIZE;
-    if (!push(conn))
-        return -ENOTCONN;
     int err = refuse_if_full(conn);
     if (err < 0)
         return err;
-    bool behind = bt_buf_len(&conn->out) > 0;
+    bool is_behind = bt_buf_len(&conn->out) > 0;
     err = endpoint->protocol->encode(bt_conn_output(conn), data, len);
     if (err < 0)
         return err;
     bt_conn_output_added(conn);
-    return behind ? BATON_QUEUED : BATON_SENT;
+    /* After the append: on_buffer_full comes before the first message that is dropped. */
+    if (!push(conn))
+        return -ENOTCONN;
+    return is_behind ? BATON_QUEUED : BATON_SENT;
 }
 
 void baton_close(baton_conn *conn)

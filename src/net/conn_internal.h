@@ -17,4 +17,7 @@ void bt_conn_uncork(baton_conn *conn);
 /* All output of a closing connection is sent. */
 void bt_conn_shut(baton_conn *conn);
 
+/* (Re)arms the deadline of a peer that does not take what is queued; `has_moved` when it has just taken some. */
+void bt_conn_watch_stall(baton_conn *conn, bool has_moved);
+
 #endif

@@ -1,8 +1,10 @@
 /* net/conn_output.c: a connection's way out: corking, flushing, and back-pressure.
  * Must not know what the bytes mean. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <net/conn.h>
 #include <net/conn_internal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 /* The loop's output buffer is kept between events unless one answer has made it this large. */
@@ -31,18 +33,42 @@ void bt_conn_output_added(baton_conn *conn)
         bt_conn_mark_dirty(conn);
 }
 
+bool bt_conn_peer_takes(baton_conn *conn)
+{
+    int queued = 0;
+    if (ioctl(conn->fd, SIOCOUTQ, &queued) < 0)
+        return false;
+    uint64_t taken = conn->bytes_written - (uint64_t) queued;
+    bool has_moved = taken > conn->taken;
+    conn->taken = taken;
+    return has_moved;
+}
+
+/* A closing connection is not kept without limit even where idle ones are. */
+void bt_conn_watch_stall(baton_conn *conn, bool has_moved)
+{
+    const bt_endpoint *endpoint = conn->endpoint;
+    uint64_t timeout_ms = endpoint->idle_timeout_ms;
+    if (timeout_ms == 0 && conn->state != BT_CONN_OPEN)
+        timeout_ms = endpoint->linger_timeout_ms;
+    bool is_first = conn->stall.deadline_ms == 0;
+    if (is_first)
+        bt_conn_peer_takes(conn);
+    if (timeout_ms != 0 && bt_buf_len(&conn->out) > 0 && (has_moved || is_first))
+        bt_loop_deadline(conn->loop, &conn->loop->stalls, &conn->stall, bt_loop_now(conn->loop) + timeout_ms);
+}
+
 /* The socket is full: the loop's buffer becomes the connection's (no copy), the loop gets a new one later.
  * A peer that takes nothing for idle_timeout is given up, whatever the application still writes. */
 static void keep_unsent(baton_conn *conn, bt_buf *out, bool has_moved)
 {
-    uint64_t timeout_ms = conn->endpoint->idle_timeout_ms;
-    if (timeout_ms != 0 && (has_moved || out != &conn->out || conn->stall.deadline_ms == 0))
-        bt_loop_deadline(conn->loop, &conn->loop->stalls, &conn->stall, bt_loop_now(conn->loop) + timeout_ms);
+    bool is_new = out != &conn->out;
     if (out != &conn->out) {
         bt_buf_free(&conn->out);
         conn->out = *out;
         *out = (bt_buf){0};
     }
+    bt_conn_watch_stall(conn, has_moved || is_new);
     if (!conn->is_full && bt_buf_len(&conn->out) >= conn->endpoint->max_send_buffer) {
         conn->is_full = true;
         if (conn->state == BT_CONN_OPEN && conn->endpoint->callbacks->on_buffer_full != NULL)

@@ -1,7 +1,7 @@
 /* net/loop.c: the shared state of one process's connections and the two hooks into the libuv loop: flushing before it
  * waits, and turning the timeout wheel. Must not know protocols. */
 #include <errno.h>
-#include <net/conn.h>
+#include <net/conn_internal.h>
 #include <net/loop.h>
 #include <stdlib.h>
 
@@ -102,6 +102,10 @@ static void conn_stalled(bt_wheel_entry *entry, void *arg)
 {
     (void) arg;
     baton_conn *conn = bt_container(entry, baton_conn, stall);
+    if (bt_conn_peer_takes(conn)) {
+        bt_conn_watch_stall(conn, true);
+        return;
+    }
     bt_count(&conn->endpoint->counters->timeouts, 1);
     bt_conn_destroy(conn, -ETIMEDOUT);
 }

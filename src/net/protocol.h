@@ -52,6 +52,8 @@ typedef struct bt_endpoint {
     const baton_callbacks *callbacks;
     baton_worker *worker;
     bt_counters *counters;
+    bt_counter *crew_connections; /* of all processes of the worker, shared by them */
+    unsigned crew_size;           /* how many share the listening socket; 1: nobody else does */
     uint64_t max_package;
     uint64_t max_send_buffer;
     uint32_t max_head;

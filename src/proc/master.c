@@ -270,7 +270,8 @@ static int make_crew(bt_master *master, size_t index, char *why, size_t size)
     crew->index = index;
     crew->slot_count = (size_t) crew->worker->config->count;
     crew->slots = calloc(crew->slot_count, sizeof *crew->slots);
-    if (crew->slots == NULL) {
+    crew->counters = bt_take_counters(master);
+    if (crew->slots == NULL || crew->counters == NULL) {
         snprintf(why, size, "out of memory");
         return -ENOMEM;
     }

@@ -83,7 +83,8 @@ typedef struct bt_exit_count {
 struct bt_crew {
     bt_master *master;
     baton_worker *worker;
-    size_t index; /* in the service's workers, and in a generation's modules */
+    bt_counters *counters; /* its processes' connections together */
+    size_t index;          /* in the service's workers, and in a generation's modules */
     int listen_fd;
     bt_slot *slots;
     size_t slot_count;
@@ -266,6 +267,9 @@ bool bt_spawn_is_pending(const bt_master *master);
 /* Fork for a helper that only computes: in the child (returns 0) only `keep_fd` of the registry stays open, and the
  * loop is gone. Returns the pid in the master, or a negative errno. */
 BATON_NODISCARD pid_t bt_fork_clean(bt_master *master, const int *keep, size_t keep_count);
+
+/* A free row of the shared table, zeroed; NULL when there is none. */
+bt_counters *bt_take_counters(bt_master *master);
 
 /* ---- prepare.c ---- */
 

@@ -130,6 +130,8 @@ static void set_endpoint(bt_process *process)
         .callbacks = &process->start->worker->callbacks,
         .worker = process->start->worker,
         .counters = process->start->counters,
+        .crew_connections = process->start->crew_connections,
+        .crew_size = config->reuse_port && !config->address.is_unix ? 1 : (unsigned) config->count,
         .max_package = config->max_package,
         .max_send_buffer = config->max_send_buffer,
         .max_head = (uint32_t) config->max_head,

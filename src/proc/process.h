@@ -25,6 +25,7 @@ typedef struct bt_process_start {
     int channel_fd;
     int listen_fd; /* -1: a task process */
     bt_counters *counters;
+    bt_counter *crew_connections; /* shared by the processes of the worker */
 } bt_process_start;
 
 typedef enum bt_process_state {

@@ -358,6 +358,9 @@ static void forget(bt_child *child)
     bt_master *master = child->slot->crew->master;
     bt_list_remove(&child->node);
     bt_list_remove(&child->leaving);
+    /* A killed process has not counted its connections down. */
+    bt_count_shared(&child->slot->crew->counters->connections,
+                    -(int64_t) bt_counter_value(&child->counters->connections));
     master->counter_used[child->counters - master->counters] = false;
     bt_master_fd_remove(master, child->channel.fd);
     bt_generation_unref(master, child->generation);

@@ -69,7 +69,7 @@ pid_t bt_fork_clean(bt_master *master, const int *keep, size_t keep_count)
 
 /* ---- worker processes ---- */
 
-static bt_counters *take_counters(bt_master *master)
+bt_counters *bt_take_counters(bt_master *master)
 {
     for (size_t i = 0; i < BT_COUNTER_ROWS; i++) {
         if (!master->counter_used[i]) {
@@ -108,6 +108,7 @@ static _Noreturn void run_child(bt_slot *slot, const bt_generation *generation, 
         .channel_fd = channel_fd,
         .listen_fd = slot->listen_fd,
         .counters = counters,
+        .crew_connections = &slot->crew->counters->connections,
     };
     end_child(bt_process_run(&start));
 }
@@ -119,7 +120,7 @@ static int spawn(bt_slot *slot, bt_generation *generation)
     int err = bt_channel_pair(pair);
     if (err < 0)
         return err;
-    bt_counters *counters = take_counters(master);
+    bt_counters *counters = bt_take_counters(master);
     uint64_t number = ++master->last_process;
     const int keep[] = {slot->listen_fd, pair[1], master->log_fd};
     /* pair[0] is closed by hand in the child: it is not in the registry before the channel is made */

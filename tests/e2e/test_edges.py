@@ -102,6 +102,12 @@ static void on_request(baton_conn *conn, const baton_request *req)
         baton_reply_bytes(conn, 200, NULL, block, block_size);
         return;
     }
+    if (asks(req, "/stream-block")) {
+        baton_reply_start(conn, 200, NULL, BATON_CHUNKED);
+        baton_reply_write(conn, block, BLOCK);
+        baton_reply_end(conn);
+        return;
+    }
     if (asks(req, "/205")) {
         baton_reply(conn, 205, "text/plain", "text");
         return;
@@ -222,9 +228,10 @@ BATON_MODULE(.on_message = on_message, .on_buffer_full = on_buffer_full, .on_buf
     wait_until(drained, "the slow client has its last line", 5)
 
 
-def test_a_stream_continued_from_on_buffer_drain_reaches_its_own_client_and_no_other(edges, connect):
-    service = edges(r"""
+STREAM_TO_THE_DRAIN = r"""
+#include <unistd.h>
 static char block[50000];
+static baton_conn *slow;
 static bool is_full;
 static void on_buffer_full(baton_conn *conn) { (void) conn; is_full = true; note("full", 0); }
 static void on_buffer_drain(baton_conn *conn)
@@ -234,16 +241,28 @@ static void on_buffer_drain(baton_conn *conn)
 }
 static void on_request(baton_conn *conn, const baton_request *req)
 {
+    char path[200];
     if (asks(req, "/fill")) {
+        slow = conn;
         baton_reply_start(conn, 200, NULL, BATON_CHUNKED);
         for (int i = 0; i < 400 && !is_full; i++)
             baton_reply_write(conn, block, sizeof(block));
         return;
     }
+    if (asks(req, "/nudge")) {
+        snprintf(path, sizeof(path), "%s.read", getenv("EVENTS"));
+        while (access(path, F_OK) != 0)
+            usleep(1000);
+        note("late write", baton_reply_write(slow, "late", 4));
+    }
     baton_reply(conn, 200, NULL, "hi");
 }
 BATON_MODULE(.on_request = on_request, .on_buffer_full = on_buffer_full, .on_buffer_drain = on_buffer_drain);
-""")
+"""
+
+
+def test_a_stream_continued_from_on_buffer_drain_reaches_its_own_client_and_no_other(edges, connect):
+    service = edges(STREAM_TO_THE_DRAIN)
     slow, other = connect(service, receive_buffer=65536), connect(service)
     slow.send(build_request("/fill"))
     wait_until(service.events, "the buffer is full")
@@ -253,6 +272,20 @@ BATON_MODULE(.on_request = on_request, .on_buffer_full = on_buffer_full, .on_buf
         return arrived(slow).endswith(b"0\r\n\r\n")
 
     wait_until(drained, "the stream has ended", 5)
+    assert slow.read_response().body.endswith(b"\0drained")
+
+
+def test_a_write_may_find_that_on_buffer_drain_has_ended_the_answer(edges, connect):
+    service = edges(STREAM_TO_THE_DRAIN)
+    slow, other = connect(service, receive_buffer=65536), connect(service)
+    slow.send(build_request("/fill"))
+    wait_until(service.events, "the buffer is full")
+    other.send(build_request("/nudge"))
+    wait_until(lambda: counter(service, "requests") == 2, "the other client keeps the process busy")
+    wait_until(lambda: len(arrived(slow)) == counter(service, "bytes_written"), "all that was sent is read")
+    (service.folder / "events.read").touch()
+    assert other.read_response().body == b"hi"
+    assert service.events() == ["full 0", "late write %d" % -errno.EPROTO]
     assert slow.read_response().body.endswith(b"\0drained")
 
 
@@ -467,7 +500,39 @@ BATON_MODULE(.on_request = on_request);
         assert client.request("/" + where).body == b"b" * 40960
 
 
-@pytest.mark.parametrize("limit", ["100k", "1m"])
+@pytest.mark.parametrize("limit", ["4k", "40k", "1m"])
+@pytest.mark.parametrize("where", ["callback", "timer"])
+def test_who_stops_at_on_buffer_full_loses_no_message(edges, connect, where, limit):
+    service = edges(r"""
+static char block[1000];
+static bool is_full;
+static void on_buffer_full(baton_conn *conn) { (void) conn; is_full = true; note("full", 0); }
+static void on_error(baton_conn *conn, int error) { (void) conn; note("error", error); }
+static void fill(void *arg)
+{
+    int sent = 0;
+    while (sent < 20000 && !is_full)
+        sent += baton_send(arg, block, sizeof(block)) >= 0;
+    note("sent", sent);
+    baton_conn_unref(arg);
+}
+static void on_message(baton_conn *conn, baton_str message)
+{
+    baton_conn_ref(conn);
+    if (is(message, "timer"))
+        baton_timer_once(1, fill, conn);
+    else
+        fill(conn);
+}
+BATON_MODULE(.on_message = on_message, .on_error = on_error, .on_buffer_full = on_buffer_full);
+""", listen=TEXT, max_send_buffer=limit)
+    client = connect(service, receive_buffer=65536)
+    client.send(where.encode() + b"\n")
+    wait_until(lambda: any("sent" in line for line in service.events()), "the buffer is full")
+    assert [line.split()[0] for line in service.events()] == ["full", "sent"]
+
+
+@pytest.mark.parametrize("limit", ["4k", "40k", "1m"])
 @pytest.mark.parametrize("where", ["callback", "timer"])
 def test_who_stops_at_on_buffer_full_ends_the_stream_well(edges, connect, where, limit):
     service = edges(r"""
@@ -576,11 +641,12 @@ BATON_MODULE(.on_message = on_message, .on_error = on_error, .on_close = on_clos
 
 @pytest.mark.parametrize("settings", [{"idle_timeout": "400ms"}, {"idle_timeout": "0", "linger_timeout": "400ms"}],
                          ids=["idle_timeout", "linger_timeout"])
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
 @pytest.mark.parametrize("path", ["/block", "/later-block"])
-def test_a_slow_but_steady_reader_is_not_cut(edges, connect, path, settings):
+def test_a_slow_but_steady_reader_is_not_cut(edges, connect, path, connection, settings):
     service = edges(HTTP, **settings)
     client = connect(service, receive_buffer=131072)
-    client.send(build_request(path + "/3"))
+    client.send(build_request(path + "/3", headers={"Connection": connection}))
     length = int(client.read_head().get("Content-Length"))
     received = len(client.buffer)
     end = time.monotonic() + 1.0  # the pace is the subject: longer than the timeout, and bytes left to be sent then
@@ -595,12 +661,14 @@ def test_a_slow_but_steady_reader_is_not_cut(edges, connect, path, settings):
     assert received == length
 
 
-def test_an_empty_line_after_a_body_is_no_request(edges, connect):
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"", b"\r\n"]], ids=["with-the-body", "on-its-own"])
+def test_an_empty_line_after_a_body_is_no_request(edges, connect, pieces):
     service = edges(HTTP, header_timeout="100ms", idle_timeout="300ms")
     client = connect(service)
-    client.send(build_request("/", "POST", body=b"body"))
+    client.send(build_request("/", "POST", body=b"body") + pieces[0])
     assert client.read_response().body == b"hi"
-    client.send(b"\r\n")
+    for piece in pieces[1:]:
+        client.send(piece)
     client.expect_close()
     assert service.events() in ([], ["close 0"])  # and on_error has heard nothing
 
@@ -623,6 +691,15 @@ def test_a_destroyed_answer_is_not_taken_for_complete(edges, connect, version):
     else:
         with pytest.raises(ConnectionEnded):
             client._chunked()
+
+
+def test_an_answer_ended_by_the_close_is_not_taken_for_complete_when_its_reader_is_given_up(edges, connect):
+    service = edges(HTTP, idle_timeout="300ms")
+    client = connect(service, receive_buffer=65536)
+    client.send(build_request("/stream-block", version="1.0"))
+    wait_until(lambda: "close 0" in service.events(), "the client is given up", 5)
+    with pytest.raises(ConnectionError):
+        client.read_to_end()
 
 
 def test_205_has_no_content(edges, connect):

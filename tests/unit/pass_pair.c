@@ -67,6 +67,8 @@ static void side_open(pass_side *side, const char *name, uint64_t number)
         .protocol = bt_protocol_find("http"),
         .callbacks = &side->callbacks,
         .counters = &side->counters,
+        .crew_connections = &side->crew_connections,
+        .crew_size = 1,
         .max_package = 16 << 20,
         .max_send_buffer = 16 << 20,
         .max_head = 16 << 10,

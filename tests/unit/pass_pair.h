@@ -25,6 +25,7 @@
 typedef struct pass_side {
     bt_loop loop;
     bt_counters counters;
+    bt_counter crew_connections;
     baton_callbacks callbacks;
     bt_endpoint endpoint;
     const char *name;

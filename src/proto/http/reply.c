@@ -174,12 +174,14 @@ static int write_part(bt_http_exchange *exchange, const void *data, size_t len)
 int baton_reply_write(baton_conn *conn, const void *data, size_t len)
 {
     int err = 0;
+    uint64_t limit = conn->endpoint->max_send_buffer;
+    if (exchange_in(conn, BT_HTTP_STAGE_STREAMING, &err) != NULL && bt_conn_unsent(conn) >= limit)
+        bt_conn_flush(conn);
+    /* Only now: the flush may have called on_buffer_drain, and that may have ended the answer. */
     bt_http_exchange *exchange = exchange_in(conn, BT_HTTP_STAGE_STREAMING, &err);
     if (exchange == NULL)
         return err;
-    if (bt_conn_unsent(conn) >= conn->endpoint->max_send_buffer && !bt_conn_flush(conn))
-        return -ENOTCONN;
-    if (bt_buf_len(&conn->out) >= conn->endpoint->max_send_buffer) {
+    if (bt_buf_len(&conn->out) >= limit) {
         bt_count(&conn->endpoint->counters->dropped, 1);
         return abort_answer(conn, -ENOBUFS);
     }
@@ -187,7 +189,8 @@ int baton_reply_write(baton_conn *conn, const void *data, size_t len)
     if (err < 0)
         return abort_answer(conn, err);
     bt_conn_output_added(conn);
-    if (bt_conn_unsent(conn) >= OUTPUT_HIGH && !bt_conn_flush(conn))
+    /* A full buffer is reported after the write that filled it, not by aborting the next one. */
+    if (bt_conn_unsent(conn) >= (limit < OUTPUT_HIGH ? limit : OUTPUT_HIGH) && !bt_conn_flush(conn))
         return -ENOTCONN;
     return bt_buf_len(&conn->out) > 0 ? BATON_QUEUED : BATON_SENT;
 }

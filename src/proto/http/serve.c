@@ -159,7 +159,8 @@ static void handle_request(bt_http_exchange *exchange, char *window)
         recycle(conn->loop, exchange); /* the connection ended in its own callback */
     } else if (exchange->stage == BT_HTTP_STAGE_DONE) {
         give_back(conn);
-        bt_conn_expire_in(conn, endpoint->idle_timeout_ms);
+        if (conn->state == BT_CONN_OPEN)
+            bt_conn_expire_in(conn, endpoint->idle_timeout_ms);
     } else if (conn->state == BT_CONN_OPEN) {
         bt_conn_expire_in(conn, 0); /* the application may take its time */
     }
@@ -241,8 +242,12 @@ static size_t skip_empty_line(const char *data, size_t len)
 
 static size_t on_data(baton_conn *conn, char *data, size_t len)
 {
-    size_t consumed = conn->proto == NULL ? skip_empty_line(data, len) : 0;
+    size_t consumed = 0;
     while (consumed < len && bt_conn_is_serving(conn)) {
+        if (conn->proto == NULL)
+            consumed += skip_empty_line(data + consumed, len - consumed);
+        if (consumed == len)
+            break;
         if (conn->proto == NULL && !bt_conn_may_begin(conn))
             break;
         size_t n = step(conn, data + consumed, len - consumed);
