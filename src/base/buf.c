@@ -37,18 +37,6 @@ int bt_buf_grow(bt_buf *buf, size_t extra)
     return 0;
 }
 
-int bt_buf_append(bt_buf *buf, const void *data, size_t len)
-{
-    if (len == 0)
-        return 0;
-    int err = bt_buf_reserve(buf, len);
-    if (err)
-        return err;
-    memcpy(bt_buf_tail(buf), data, len);
-    buf->end += len;
-    return 0;
-}
-
 /* Formats into the free room. Returns the length the whole text has, or a negative errno. */
 __attribute__((format(printf, 2, 0))) static int format_into_room(bt_buf *buf, const char *format, va_list args)
 {

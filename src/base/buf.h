@@ -40,7 +40,15 @@ static inline BATON_NODISCARD int bt_buf_reserve(bt_buf *buf, size_t extra)
 }
 
 /* Appends `len` bytes. `data` may be NULL when `len` is 0. Returns 0 or -ENOMEM. */
-BATON_NODISCARD int bt_buf_append(bt_buf *buf, const void *data, size_t len);
+static inline BATON_NODISCARD int bt_buf_append(bt_buf *buf, const void *data, size_t len)
+{
+    int err = bt_buf_reserve(buf, len);
+    if (err < 0 || len == 0)
+        return err;
+    memcpy(buf->data + buf->end, data, len);
+    buf->end += len;
+    return 0;
+}
 
 /* Appends formatted text. Returns 0, -ENOMEM, or -EINVAL for what printf cannot format. */
 BATON_NODISCARD int bt_buf_printf(bt_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));

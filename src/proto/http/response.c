@@ -98,11 +98,6 @@ const char *bt_http_reason(int status)
     return found ? found->reason : "Unknown";
 }
 
-bool bt_http_status_has_no_body(int status)
-{
-    return status < 200 || status == 204 || status == 304;
-}
-
 /* ---- writing into reserved room ---- */
 
 static inline char *put(char *p, const char *data, size_t len)

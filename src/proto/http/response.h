@@ -47,7 +47,10 @@ bool bt_http_field_is_reserved(const char *name);
 const char *bt_http_reason(int status);
 
 /* True for statuses that never have a body: 1xx, 204, 304. */
-bool bt_http_status_has_no_body(int status);
+static inline bool bt_http_status_has_no_body(int status)
+{
+    return status < 200 || status == 204 || status == 304;
+}
 
 /* IMF-fixdate (RFC 9110, 5.6.7) of `seconds` since the epoch into out[30], NUL-terminated. */
 void bt_http_date(int64_t seconds, char out[30]);

@@ -159,8 +159,6 @@ static void handle_request(bt_http_exchange *exchange, char *window)
         recycle(conn->loop, exchange); /* the connection ended in its own callback */
     } else if (exchange->stage == BT_HTTP_STAGE_DONE) {
         give_back(conn);
-        if (conn->state == BT_CONN_OPEN)
-            bt_conn_expire_in(conn, endpoint->idle_timeout_ms);
     } else if (conn->state == BT_CONN_OPEN) {
         bt_conn_expire_in(conn, 0); /* the application may take its time */
     }
@@ -195,7 +193,7 @@ static void close_gap(baton_conn *conn, char *window, size_t len)
 }
 
 /* One step on window[0..len). Returns the bytes consumed; 0 when nothing more can be done now. */
-static size_t step(baton_conn *conn, char *window, size_t len)
+static size_t step(baton_conn *conn, char *window, size_t len, const bt_http_limits *limits)
 {
     bt_http_exchange *exchange = conn->proto;
     bool has_begun = exchange != NULL;
@@ -210,9 +208,8 @@ static size_t step(baton_conn *conn, char *window, size_t len)
             bt_conn_pause(conn);
         return 0;
     }
-    bt_http_limits limits = limits_of(conn->endpoint);
     bt_http_parser *parser = &exchange->request.parser;
-    switch (bt_http_parse(parser, window, len, &limits)) {
+    switch (bt_http_parse(parser, window, len, limits)) {
     case BT_HTTP_NEED_MORE:
         send_continue(exchange, len);
         if (conn->state != BT_CONN_OPEN)
@@ -243,6 +240,7 @@ static size_t skip_empty_line(const char *data, size_t len)
 static size_t on_data(baton_conn *conn, char *data, size_t len)
 {
     size_t consumed = 0;
+    bt_http_limits limits = limits_of(conn->endpoint);
     while (consumed < len && bt_conn_is_serving(conn)) {
         if (conn->proto == NULL)
             consumed += skip_empty_line(data + consumed, len - consumed);
@@ -250,11 +248,13 @@ static size_t on_data(baton_conn *conn, char *data, size_t len)
             break;
         if (conn->proto == NULL && !bt_conn_may_begin(conn))
             break;
-        size_t n = step(conn, data + consumed, len - consumed);
+        size_t n = step(conn, data + consumed, len - consumed, &limits);
         consumed += n;
         if (n == 0 || output_is_blocked(conn))
             break;
     }
+    if (consumed > 0 && conn->proto == NULL && conn->state == BT_CONN_OPEN)
+        bt_conn_expire_in(conn, conn->endpoint->idle_timeout_ms); /* once for all the requests of this event */
     bool waits_for_room = conn->reading_paused && consumed < len; /* drained output brings us back */
     if (conn->peer_ended && is_passable(conn) && !waits_for_room)
         bt_conn_close(conn); /* the last request of a client that has shut its end is answered */
