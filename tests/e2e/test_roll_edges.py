@@ -1,0 +1,107 @@
+"""What must hold at the edges of a roll: a process without descriptors, one that is stuck, a master that is gone, odd callers."""
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+
+from client import build_request, get
+from harness import DEADLINE, process_state, wait_until, worker_ini
+
+
+def states(service):
+    return [process["state"] for process in service.status()["workers"][0]["processes"]]
+
+
+def test_process_out_of_descriptors_still_passes_its_connections(serve, connect):
+    service = serve(count=1)
+    clients = [connect(service) for _ in range(20)]
+    assert all(client.request("/").generation == 1 for client in clients)
+    pid = service.pids()[0]
+    used = max(int(name) for name in os.listdir("/proc/%d/fd" % pid))
+    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, hard))
+    service.reload()
+    assert all(client.request("/").generation == 2 for client in clients)
+
+
+def test_daemon_does_not_keep_the_pipe_of_the_shell_that_started_it(new_service):
+    service = new_service(worker_ini(count=1))
+    service.has_daemon = True
+    command = " ".join("'%s'" % word for word in service.program) + " start -d | cat"
+    result = subprocess.run(["sh", "-c", command], env=service.env, cwd=service.folder, stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True, timeout=DEADLINE)
+    assert "started" in result.stdout, result.stderr
+    assert get(service.port).text == "hi"
+    service.must("stop")
+
+
+def test_start_with_closed_standard_descriptors_serves(new_service):
+    service = new_service(worker_ini(count=1, master={"log_file": "log/baton.log"}))
+    service.has_daemon = True
+    command = "exec " + " ".join("'%s'" % word for word in service.program) + " start -d <&- >&- 2>&-"
+    code = subprocess.run(["sh", "-c", command], env=service.env, cwd=service.folder, timeout=DEADLINE).returncode
+    assert code == 0
+    assert get(service.port).text == "hi"
+    service.must("reload")
+    service.must("stop")
+
+
+def test_stop_timeout_of_zero_stops_at_once(serve, connect):
+    service = serve(count=1, master={"stop_timeout": "0"})
+    client = connect(service)
+    client.send(build_request("/sleep/60000"))
+    wait_until(lambda: service.processes()[0]["requests"] == 1, "the request is being handled")
+    service.must("stop")
+
+
+def test_reload_ends_the_patience_of_one_without_limit(serve):
+    service = serve(count=1, drain_timeout="300ms", master={"kill_timeout": "300ms"})
+    service.crashes_expected = True
+    stuck = service.pids()[0]
+    os.kill(stuck, signal.SIGSTOP)
+    patient = subprocess.Popen([*service.program, "reload", "-g"], cwd=service.folder, env=service.env,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: "draining" in states(service), "the stuck process drains")
+        service.reload()
+        assert patient.wait(DEADLINE) == 0
+    finally:
+        patient.kill()
+        patient.wait()
+    assert process_state(stuck) is None
+    assert get(service.port).generation == 3
+
+
+def test_drain_without_limit_ends_when_the_master_is_gone(serve, connect):
+    service = serve(count=1, drain_timeout="300ms")
+    old = service.pids()[0]
+    client = connect(service)
+    client.send(build_request("/sleep/60000"))
+    wait_until(lambda: service.processes()[0]["requests"] == 1, "the request is being handled")
+    service.must("reload", "-g")
+    assert process_state(old) is not None
+    service.process.kill()
+    service.process.wait()
+    wait_until(lambda: process_state(old) is None, "the old process has ended")
+    service.start()
+
+
+def test_text_that_is_not_utf8_is_answered(serve):
+    service = serve(count=1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect(str(service.control_socket))
+        client.sendall(json.dumps({"command": "reload", "worker": "a" + "\u00e9" * 40}, ensure_ascii=False).encode() + b"\n")
+        answer = json.loads(client.makefile("rb").readline())
+    assert answer["event"] == "done" and answer["ok"] is False and answer["code"] == 2
+
+
+def test_reload_that_could_not_be_prepared_says_how_long_it_took(serve):
+    service = serve(count=1)
+    (service.folder / "http-echo.so").write_bytes(b"not a module")
+    result = service.command("reload")
+    assert result.returncode == 1 and "not an ELF file" in result.stderr
+    last = service.status()["last_reload"]
+    assert last["ok"] is False and last["took_ms"] < DEADLINE * 1000
