@@ -12,9 +12,23 @@ void bt_http_parser_init(bt_http_parser *parser, bt_http_field *fields, uint32_t
     *parser = (bt_http_parser){.fields = fields, .field_capacity = capacity};
 }
 
+_Static_assert(sizeof(bt_http_parser) == 128, "a new field has to be reset, too");
+
+/* Field by field: the assignment of a fresh struct becomes `rep stos`, whose start-up alone costs as much as parsing a
+ * short field. Runs once a request. */
 void bt_http_parser_reset(bt_http_parser *parser)
 {
-    *parser = (bt_http_parser){.fields = parser->fields, .field_capacity = parser->field_capacity};
+    parser->phase = BT_HTTP_REQUEST_LINE;
+    parser->method_len = parser->request_start = parser->target = parser->target_len = parser->extension_bytes = 0;
+    parser->minor_version = parser->seen = parser->waiting_class = 0;
+    parser->keep_alive = parser->has_host = parser->chunked = parser->has_length = false;
+    parser->expects_continue = parser->head_done = false;
+    parser->error_status = 0;
+    parser->error = NULL;
+    parser->position = parser->scanned = parser->head_len = parser->body_start = parser->body_len = 0;
+    parser->content_length = parser->chunk_left = 0;
+    parser->trailer_start = 0;
+    parser->field_count = 0;
 }
 
 __attribute__((cold)) bt_http_step bt_http_fail(bt_http_parser *parser, uint16_t status, const char *text)
