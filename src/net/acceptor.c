@@ -14,6 +14,7 @@
 /* A process with more than its share of connections lets its siblings go first, for this long. Otherwise the one that
  * wakes up fastest gets nearly all of them while the machine is quiet, and the pass keeps that imbalance for ever. */
 #define GIVE_WAY_MS 1
+#define MAX_STREAK  1024
 #define SLACK       4 /* connections above the average that do not matter */
 
 static void on_readable(uv_poll_t *poll, int status, int events);
@@ -27,11 +28,26 @@ static void resume(uv_timer_t *timer)
 static bool gives_way(bt_acceptor *acceptor)
 {
     const bt_endpoint *endpoint = acceptor->endpoint;
-    if (endpoint->crew_size <= 1 || acceptor->has_given_way)
+    if (endpoint->crew_size <= 1)
         return false;
+    if (acceptor->credit > 0) {
+        acceptor->credit--;
+        return false;
+    }
     uint64_t mine = bt_counter_value(&endpoint->counters->connections);
     uint64_t share = bt_counter_value(endpoint->crew_connections) / endpoint->crew_size;
     return mine > share + share / 8 + SLACK;
+}
+
+/* It gave way, and nobody else took the connection: the siblings are busy, stuck or not there. The more often that
+ * happens in a row, the more it accepts before it gives way again. */
+static void earn_credit(bt_acceptor *acceptor)
+{
+    if (!acceptor->has_given_way)
+        return;
+    acceptor->has_given_way = false;
+    acceptor->streak = acceptor->streak < MAX_STREAK / 2 ? acceptor->streak * 2 + 1 : MAX_STREAK;
+    acceptor->credit = acceptor->streak;
 }
 
 /* Level-triggered readiness would spin while no descriptor is free; the queue waits meanwhile, nobody is refused. */
@@ -70,13 +86,12 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     (void) status;
     (void) events;
     bt_acceptor *acceptor = poll->data;
-    if (gives_way(acceptor)) {
-        acceptor->has_given_way = true; /* once: when the others are busy it is ours after all */
+    if (!acceptor->has_given_way && gives_way(acceptor)) {
+        acceptor->has_given_way = true;
         uv_poll_stop(&acceptor->poll);
         uv_timer_start(&acceptor->pause, resume, GIVE_WAY_MS, 0);
         return;
     }
-    acceptor->has_given_way = false;
     struct sockaddr_storage peer;
     socklen_t peer_len = sizeof peer;
     int fd = accept4(acceptor->fd, (struct sockaddr *) &peer, &peer_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -84,12 +99,18 @@ static void on_readable(uv_poll_t *poll, int status, int events)
         if (acceptor->is_paused)
             bt_log(BT_LOG_INFO, "accept-resumed");
         acceptor->is_paused = false;
+        earn_credit(acceptor);
         open_conn(acceptor, fd, (const struct sockaddr *) &peer, peer_len);
+        return;
+    }
+    if (errno == EAGAIN) {
+        acceptor->has_given_way = false; /* a sibling took it: they are there */
+        acceptor->streak = acceptor->credit = 0;
         return;
     }
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
         pause_accepting(acceptor, -errno);
-    else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+    else if (errno != EINTR && errno != ECONNABORTED)
         bt_log(BT_LOG_WARN, "accept-failed error=%s", uv_err_name(-errno));
 }
 

@@ -14,8 +14,10 @@ typedef struct bt_acceptor {
     const bt_endpoint *endpoint;
     int fd;
     bool is_open;
-    bool has_given_way;
-    bool is_paused; /* the last accept found no descriptor */
+    bool has_given_way; /* the next connection is ours, unless a sibling was faster */
+    unsigned streak;    /* gave way in vain so often (doubled each time) */
+    unsigned credit;    /* connections to accept without giving way */
+    bool is_paused;     /* the last accept found no descriptor */
 } bt_acceptor;
 
 /* Takes `fd`, non-blocking and listening. 0 or a negative errno; then fd is still the caller's. */

@@ -48,7 +48,7 @@ struct baton_conn {
     uint64_t id;
     uint64_t bytes_read;
     uint64_t bytes_written;
-    uint64_t taken;    /* bytes the peer had acknowledged when the stall was last looked at */
+    int64_t taken;     /* bytes the peer had acknowledged when the stall was last looked at */
     uint64_t requests; /* answered or being answered */
     bt_address remote;
     uint32_t scanned; /* stream protocols: bytes of the window known to hold no message end */

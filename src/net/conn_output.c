@@ -38,7 +38,8 @@ bool bt_conn_peer_takes(baton_conn *conn)
     int queued = 0;
     if (ioctl(conn->fd, SIOCOUTQ, &queued) < 0)
         return false;
-    uint64_t taken = conn->bytes_written - (uint64_t) queued;
+    /* Signed: a Unix socket counts its bookkeeping, too, and so more than was written. */
+    int64_t taken = (int64_t) conn->bytes_written - queued;
     bool has_moved = taken > conn->taken;
     conn->taken = taken;
     return has_moved;

@@ -24,14 +24,15 @@ typedef enum bt_message_type {
     BT_MESSAGE_MODULE,      /* from the helper: value: worker, text: "SHA256 BUILD-ID PATH" of its pinned module */
 
     /* master -> process */
-    BT_MESSAGE_DRAIN = 64,  /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
-                               BT_NO_LIMIT: whenever all is finished */
-    BT_MESSAGE_LIMIT,       /* the drain that goes on ends in value ms */
-    BT_MESSAGE_PASS_OUT,    /* draining goes on towards this successor */
-    BT_MESSAGE_PASS_IN,     /* take connections from this descriptor */
-    BT_MESSAGE_STOP,        /* finish what is being handled; value: ms until the end */
-    BT_MESSAGE_RELOAD_NOTE, /* a reload that does not replace this process */
-    BT_MESSAGE_LOG,         /* write the log to this descriptor */
+    BT_MESSAGE_DRAIN = 64, /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
+                              BT_NO_LIMIT: whenever all is finished */
+    BT_MESSAGE_DRAIN_AND_ASK, /* the same, but its channel could not be made: ask for one */
+    BT_MESSAGE_LIMIT,         /* the drain that goes on ends in value ms */
+    BT_MESSAGE_PASS_OUT,      /* draining goes on towards this successor */
+    BT_MESSAGE_PASS_IN,       /* take connections from this descriptor */
+    BT_MESSAGE_STOP,          /* finish what is being handled; value: ms until the end */
+    BT_MESSAGE_RELOAD_NOTE,   /* a reload that does not replace this process */
+    BT_MESSAGE_LOG,           /* write the log to this descriptor */
 } bt_message_type;
 
 typedef struct bt_message {

@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define RETRY_MS      100 /* a successor out of descriptors may have some again */
-#define LAST_WORDS_MS 500 /* for the polite ends after the deadline */
+#define ASK_AGAIN_MS 1000
+#define RETRY_MS     100 /* a successor out of descriptors may have some again */
 
 static bool is_leaving(const bt_process *process)
 {
@@ -69,10 +69,16 @@ static void expire(baton_conn *conn, void *arg)
 static void on_deadline(uv_timer_t *timer)
 {
     bt_process *process = timer->data;
+    bool is_passing = process->pass_out != NULL && !process->told_handed_over;
+    if (is_passing && !process->was_extended) {
+        process->was_extended = true; /* drain_timeout is for what cannot be passed: let the others go first */
+        uv_timer_start(&process->deadline, on_deadline, BT_LAST_WORDS_MS, 0);
+        return;
+    }
     bt_log(BT_LOG_WARN, "drain-expired connections=%zu", process->loop.conn_count);
     process->loop.departure = BT_DEPARTURE_CLOSE;
     bt_process_close_passes(process);
-    uv_timer_start(&process->deadline, give_up, LAST_WORDS_MS, 0);
+    uv_timer_start(&process->deadline, give_up, BT_LAST_WORDS_MS, 0);
     bt_loop_each_conn(&process->loop, expire, process);
     bt_process_check_done(process);
 }
@@ -110,6 +116,21 @@ static void offer_all(bt_process *process)
     bt_pass_out_pump(process->pass_out);
 }
 
+static void offer_again(uv_timer_t *timer);
+
+static void retry_in(bt_process *process, uint64_t delay_ms)
+{
+    if (!uv_is_active((uv_handle_t *) &process->retry))
+        uv_timer_start(&process->retry, offer_again, delay_ms, 0);
+}
+
+/* The answer can be lost for want of descriptors, here or there: asked again until it comes. */
+static void ask_for_channel(bt_process *process)
+{
+    bt_channel_send(&process->channel, BT_MESSAGE_ASK_PASS, 0, NULL, -1);
+    retry_in(process, ASK_AGAIN_MS);
+}
+
 /* Refused connections are offered again; without a channel to offer them through, the master is asked for one. */
 static void offer_again(uv_timer_t *timer)
 {
@@ -117,13 +138,7 @@ static void offer_again(uv_timer_t *timer)
     if (process->pass_out != NULL)
         offer_all(process);
     else if (process->state == BT_PROCESS_DRAINING)
-        bt_channel_send(&process->channel, BT_MESSAGE_ASK_PASS, 0, NULL, -1);
-}
-
-static void retry_in(bt_process *process, uint64_t delay_ms)
-{
-    if (!uv_is_active((uv_handle_t *) &process->retry))
-        uv_timer_start(&process->retry, offer_again, delay_ms, 0);
+        ask_for_channel(process);
 }
 
 static void on_refused(bt_pass_out *out, baton_conn *conn, bt_verdict verdict)

@@ -232,6 +232,7 @@ void bt_slot_init(bt_slot *slot, bt_crew *crew, int index);
 /* Asks for a child of `generation`, forked when the loop has turned. */
 void bt_slot_spawn(bt_slot *slot, bt_generation *generation);
 void bt_slot_cancel_restart(bt_slot *slot);
+void bt_slot_cancel_spawn(bt_slot *slot);
 
 /* The fork that was asked for could not be done: treated as a successor that died at once. */
 void bt_slot_fork_failed(bt_slot *slot, bt_generation *generation, const char *why);
@@ -315,6 +316,9 @@ void bt_roll_start_first(bt_master *master, bt_generation *generation);
 
 /* Rolls the workers of the job to `generation`; overtakes whatever roll is going on. */
 void bt_roll_start(bt_master *master, const bt_reload_job *job, bt_generation *generation);
+
+/* Gives the drain that the roll waits for an end, if it had none: a reload that knows limits must not wait for ever. */
+void bt_roll_end_patience(bt_master *master);
 
 /* The master stops. */
 void bt_roll_stop(bt_master *master);

@@ -89,6 +89,7 @@ static int rebuild(baton_conn *conn, const bt_pass_record *record, const char *p
         err = conn->endpoint->protocol->restore(conn, state, record->state_len);
     conn->timeout.deadline_ms = record->deadline_ms; /* bt_conn_taken puts them on the wheels */
     conn->stall.deadline_ms = record->stall_ms;
+    conn->taken = record->taken;
     return err;
 }
 

@@ -87,6 +87,7 @@ static int describe(baton_conn *conn, bt_pass_record *record, bt_buf *payload)
         .bytes_read = conn->bytes_read,
         .bytes_written = conn->bytes_written,
         .deadline_ms = conn->timeout.deadline_ms,
+        .taken = conn->taken,
         .stall_ms = conn->stall.deadline_ms,
         .remote = conn->remote,
         .state_len = bt_buf_len(payload),

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <proc/pass_wire.h>
 
-_Static_assert(sizeof(bt_pass_header) == 16 && sizeof(bt_pass_record) == 112 && sizeof(bt_pass_verdict) == 16,
+_Static_assert(sizeof(bt_pass_header) == 16 && sizeof(bt_pass_record) == 120 && sizeof(bt_pass_verdict) == 16,
                "the wire format has no padding that differs between compilers");
 
 size_t bt_pass_payload_len(const bt_pass_record *record)

@@ -51,6 +51,7 @@ typedef struct bt_pass_record {
     uint64_t bytes_read;
     uint64_t bytes_written;
     uint64_t deadline_ms; /* CLOCK_MONOTONIC, 0 = none */
+    int64_t taken;        /* bytes the peer had acknowledged when the stall was last looked at */
     uint64_t stall_ms;    /* the same scale: when a peer that takes nothing is given up */
     bt_address remote;
     uint32_t app_version;

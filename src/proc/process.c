@@ -42,6 +42,9 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_DRAIN:
         bt_process_drain(process, message->has_fd, fd, message->value);
         return;
+    case BT_MESSAGE_DRAIN_AND_ASK:
+        bt_process_drain(process, true, -1, message->value);
+        break;
     case BT_MESSAGE_PASS_OUT:
         bt_process_pass_to(process, fd);
         return;

@@ -28,6 +28,9 @@ typedef struct bt_process_start {
     bt_counter *crew_connections; /* shared by the processes of the worker */
 } bt_process_start;
 
+/* How long a process may take for the polite ends after its deadline; the master's kill waits that much longer. */
+#define BT_LAST_WORDS_MS 500
+
 typedef enum bt_process_state {
     BT_PROCESS_STARTING,
     BT_PROCESS_SERVING,
@@ -49,6 +52,7 @@ typedef struct bt_process {
     uv_timer_t retry;    /* offers refused connections again, or asks for a successor */
     uv_idle_t finish;    /* nothing left: end from the loop, not from a callback */
     bool told_handed_over;
+    bool was_extended; /* the deadline found connections still leaving, and waited for them once */
     bool is_finishing;
     bool has_failed;
     int exit_code;

@@ -79,24 +79,15 @@ static size_t choose_scope(bt_master *master, const bt_crew *only, bool *scope)
     return count;
 }
 
-/* A roll whose old process may take for ever would make this reload wait for ever, too. */
-static void end_patience(bt_roll *roll)
-{
-    if (!roll->without_limit)
-        return;
-    roll->without_limit = false;
-    if (roll->old != NULL)
-        bt_child_limit(roll->old, roll->old->slot->crew->worker->config->drain_timeout_ms);
-}
-
 static void want(bt_master *master, bt_reload_job *job, bool without_limit)
 {
     if (!job->is_wanted) {
         job->generation = ++master->last_generation;
         job->asked_ms = bt_clock_ms();
+        job->without_limit = true;
     }
     job->is_wanted = true;
-    job->without_limit = job->without_limit || without_limit;
+    job->without_limit = job->without_limit && without_limit; /* one that knows limits must not wait for ever */
 }
 
 static void answer_at_once(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)
@@ -122,7 +113,7 @@ void bt_reload_request(bt_master *master, bt_crew *crew, bool without_limit, bt_
         return;
     }
     if (!without_limit)
-        end_patience(roll);
+        bt_roll_end_patience(master);
     want(master, job, without_limit);
     if (waiter == NULL)
         return;

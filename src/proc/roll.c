@@ -48,9 +48,17 @@ bt_generation *bt_roll_restart_generation(bt_slot *slot)
 
 /* ---- one slot after the other ---- */
 
+/* A successor of another generation than the target: it must not come to serve. */
+static bool has_wrong_successor(const bt_slot *slot)
+{
+    const bt_generation *target = slot->crew->target;
+    bool is_starting = slot->successor != NULL && slot->successor->generation != target;
+    return is_starting || (slot->wanted != NULL && slot->wanted != target);
+}
+
 static bool slot_is_done(const bt_slot *slot)
 {
-    return slot->serving != NULL && slot->serving->generation == slot->crew->target;
+    return slot->serving != NULL && slot->serving->generation == slot->crew->target && !has_wrong_successor(slot);
 }
 
 static bt_slot *next_slot(bt_master *master)
@@ -80,6 +88,13 @@ static bool stops_first(const bt_slot *slot)
     return slot->crew->worker->config->strategy == BT_STRATEGY_STOP_FIRST;
 }
 
+static void step_done(bt_master *master)
+{
+    master->roll.slot = NULL;
+    master->roll.old = NULL;
+    advance(master);
+}
+
 static void begin_slot(bt_master *master, bt_slot *slot)
 {
     bt_roll *roll = &master->roll;
@@ -88,7 +103,12 @@ static void begin_slot(bt_master *master, bt_slot *slot)
     bt_slot_cancel_restart(slot);
     if (slot->successor != NULL) {
         if (slot->successor->generation != crew->target)
-            bt_child_kill(slot->successor); /* it starts older code after a crash; its end brings us back here */
+            bt_child_kill(slot->successor); /* it starts other code; its end brings us back here */
+        return;
+    }
+    bt_slot_cancel_spawn(slot);
+    if (slot_is_done(slot)) {
+        step_done(master);
         return;
     }
     if (stops_first(slot) && slot->serving != NULL) {
@@ -100,13 +120,6 @@ static void begin_slot(bt_master *master, bt_slot *slot)
         return;
     }
     bt_slot_spawn(slot, crew->target);
-}
-
-static void step_done(bt_master *master)
-{
-    master->roll.slot = NULL;
-    master->roll.old = NULL;
-    advance(master);
 }
 
 void bt_roll_child_ready(bt_child *child)
@@ -281,7 +294,7 @@ static bool is_mixed(const bt_crew *crew)
 {
     for (size_t i = 0; i < crew->slot_count; i++) {
         const bt_child *serving = crew->slots[i].serving;
-        if (serving != NULL && serving->generation != crew->target)
+        if ((serving != NULL && serving->generation != crew->target) || has_wrong_successor(&crew->slots[i]))
             return true;
     }
     return false;
@@ -407,6 +420,8 @@ void bt_roll_start(bt_master *master, const bt_reload_job *job, bt_generation *g
     roll->is_mending = false;
     roll->mend_tries = 0;
     roll->generation = generation->number;
+    if (!job->without_limit)
+        bt_roll_end_patience(master);
     roll->without_limit = job->without_limit;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = &master->crews[i];
@@ -419,6 +434,14 @@ void bt_roll_start(bt_master *master, const bt_reload_job *job, bt_generation *g
         crew->kill_count = 0;
     }
     advance(master);
+}
+
+void bt_roll_end_patience(bt_master *master)
+{
+    bt_roll *roll = &master->roll;
+    roll->without_limit = false;
+    if (roll->old != NULL)
+        bt_child_limit(roll->old, roll->old->slot->crew->worker->config->drain_timeout_ms);
 }
 
 void bt_roll_stop(bt_master *master)

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <proc/master_state.h>
+#include <proc/process.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,9 +43,15 @@ void bt_slot_spawn(bt_slot *slot, bt_generation *generation)
 {
     bt_slot_cancel_restart(slot);
     assert(slot->successor == NULL);
-    if (slot->wanted != NULL)
-        bt_generation_unref(slot->crew->master, slot->wanted);
-    slot->wanted = bt_generation_ref(generation);
+    bt_generation_ref(generation); /* before the old wish goes: it may be the same */
+    bt_slot_cancel_spawn(slot);
+    slot->wanted = generation;
+}
+
+void bt_slot_cancel_spawn(bt_slot *slot)
+{
+    bt_generation_unref(slot->crew->master, slot->wanted);
+    slot->wanted = NULL;
 }
 
 void bt_slot_cancel_restart(bt_slot *slot)
@@ -184,6 +191,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         break;
     case BT_MESSAGE_MODULE:
     case BT_MESSAGE_DRAIN:
+    case BT_MESSAGE_DRAIN_AND_ASK:
     case BT_MESSAGE_LIMIT:
     case BT_MESSAGE_PASS_OUT:
     case BT_MESSAGE_PASS_IN:
@@ -243,7 +251,7 @@ static void arm_kill(bt_child *child, uint64_t timeout_ms)
     if (timeout_ms == BT_NO_LIMIT)
         uv_timer_stop(&child->timer);
     else
-        uv_timer_start(&child->timer, on_kill_time, timeout_ms + kill_ms, 0);
+        uv_timer_start(&child->timer, on_kill_time, timeout_ms + 2 * BT_LAST_WORDS_MS + kill_ms, 0);
 }
 
 void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms)
@@ -253,14 +261,15 @@ void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms)
     int err = successor == NULL ? -ESRCH : connect_children(child, successor, BT_MESSAGE_DRAIN, timeout_ms);
     if (successor != NULL && err < 0)
         bt_log(BT_LOG_WARN, "pass-channel-failed pid=%d error=\"%s\"", child->pid, strerror(-err));
-    if (err < 0) /* nobody takes its connections: it answers and closes them */
-        bt_channel_send(&child->channel, BT_MESSAGE_DRAIN, timeout_ms, NULL, -1);
+    if (err < 0) /* without a successor it answers and closes; without only the channel it serves on and asks for one */
+        bt_channel_send(&child->channel, successor == NULL ? BT_MESSAGE_DRAIN : BT_MESSAGE_DRAIN_AND_ASK, timeout_ms,
+                        NULL, -1);
 }
 
 void bt_child_limit(bt_child *child, uint64_t timeout_ms)
 {
-    if (child->state != BT_CHILD_DRAINING)
-        return;
+    if (child->state != BT_CHILD_DRAINING || uv_is_active((uv_handle_t *) &child->timer))
+        return; /* it has an end already */
     arm_kill(child, timeout_ms);
     bt_channel_send(&child->channel, BT_MESSAGE_LIMIT, timeout_ms, NULL, -1);
 }

@@ -105,3 +105,58 @@ def test_reload_that_could_not_be_prepared_says_how_long_it_took(serve):
     assert result.returncode == 1 and "not an ELF file" in result.stderr
     last = service.status()["last_reload"]
     assert last["ok"] is False and last["took_ms"] < DEADLINE * 1000
+
+
+# Slot 1 of the second generation is not ready before the file "go" exists.
+SLOW_IN_SLOT_1 = r"""
+#include <baton.h>
+#include <unistd.h>
+static int on_worker_start(baton_worker *worker)
+{
+    while (baton_generation() == 2 && baton_worker_slot(worker) == 1 && access("go", F_OK) != 0)
+        usleep(1000);
+    return 0;
+}
+static void on_request(baton_conn *conn, const baton_request *req)
+{
+    (void) req;
+    baton_reply(conn, 200, "text/plain", baton_generation() == 1 ? "old" : "new");
+}
+BATON_MODULE(.on_worker_start = on_worker_start, .on_request = on_request);
+"""
+
+
+def test_successor_of_failed_code_never_comes_to_serve(serve):
+    service = serve(count=2, source=SLOW_IN_SLOT_1, probation="30s")
+    service.crashes_expected = True
+    before = service.pids()
+    reload = subprocess.Popen([*service.program, "reload"], cwd=service.folder, env=service.env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: "starting" in states(service), "slot 1 starts the new code")
+    rolled = next(pid for pid in service.pids() if pid not in before)
+    os.kill(rolled, signal.SIGSEGV)
+    assert reload.wait(DEADLINE) == 1 and "signal 11" in reload.stderr.read()
+    (service.folder / "go").touch()
+    assert states(service) == ["serving", "serving"]
+    assert {process["generation"] for process in service.processes()} == {1}
+    assert get(service.port).text == "old"
+
+
+def test_drain_timeout_of_zero_does_not_cut_what_can_be_passed(serve, connect):
+    service = serve(count=1, drain_timeout="0")
+    clients = [connect(service) for _ in range(600)]  # more than the window of a pass
+    assert all(client.request("/").generation == 1 for client in clients)
+    service.reload()
+    assert all(client.request("/").generation == 2 for client in clients)
+
+
+def test_limited_reload_is_not_held_up_by_one_without_limit_that_is_being_prepared(serve, connect):
+    service = serve(count=1, strategy="stop-first", drain_timeout="300ms")
+    service.crashes_expected = True
+    client = connect(service)
+    client.send(build_request("/sleep/60000"))
+    wait_until(lambda: service.processes()[0]["requests"] == 1, "the request is being handled")
+    service.signal(signal.SIGUSR2)
+    service.signal(signal.SIGUSR1)
+    service.reload()
+    assert get(service.port).generation >= 2
