@@ -3,6 +3,7 @@
 #ifndef BT_BASE_BUF_H
 #define BT_BASE_BUF_H
 
+#include <assert.h>
 #include <baton/types.h>
 #include <stdarg.h>
 #include <string.h>
@@ -45,6 +46,7 @@ static inline BATON_NODISCARD int bt_buf_append(bt_buf *buf, const void *data, s
     int err = bt_buf_reserve(buf, len);
     if (err < 0 || len == 0)
         return err;
+    assert(buf->data != NULL); /* room for more than nothing is memory */
     memcpy(buf->data + buf->end, data, len);
     buf->end += len;
     return 0;
