@@ -63,10 +63,8 @@ static void report_start(bt_master *master, int code, const char *text)
 
 static void refuse_start(bt_master *master, const char *why)
 {
-    char text[1024];
     bt_log(BT_LOG_ERROR, "start-failed reason=\"%s\"", why);
-    snprintf(text, sizeof text, "baton: not started: %s\n", why);
-    report_start(master, 1, text);
+    snprintf(master->refusal, sizeof master->refusal, "baton: not started: %s\n", why);
     master->exit_code = 1;
 }
 
@@ -436,13 +434,15 @@ static void tear_down(bt_master *master)
     }
     free_tables(master);
     for (size_t i = 0; i < master->fd_count; i++) {
-        if (master->fds[i] != master->pid_fd)
+        if (master->fds[i] != master->pid_fd && master->fds[i] != master->daemon_fd)
             close(master->fds[i]);
     }
     bt_log_set_fd(-1);
-    free(master->fds);
     if (master->pid_fd >= 0)
         bt_pidfile_release(master->config->master.pid_file, master->pid_fd);
+    if (master->refusal[0] != '\0')
+        report_start(master, 1, master->refusal); /* last: who hears it may start again at once */
+    free(master->fds);
 }
 
 static int start_in_background(bt_master *master)

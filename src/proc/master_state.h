@@ -180,6 +180,7 @@ struct bt_master {
     bt_master_phase phase;
     int exit_code;
     bool is_done;
+    char refusal[1024]; /* why it could not start; "" when it could */
     bool has_loop;
     bool hup_stops; /* in the foreground on a terminal */
     bool stop_graceful;

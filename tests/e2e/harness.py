@@ -360,6 +360,10 @@ class Service:
         code = self.process.poll() if self.process else 0
         if code is not None and code != self.exit_code_expected:
             problems.append("the master ended with code %s" % code)
+        if self.has_daemon:  # nobody's child here: nobody could wait for its last steps
+            end = time.monotonic() + DEADLINE
+            while tagged_processes(self.tag) and time.monotonic() < end:
+                time.sleep(0.005)
         left = [pid for pid, began in self.seen.items() if began is not None and start_ticks(pid) == began and is_alive(pid)]
         left += tagged_processes(self.tag)
         if left:
