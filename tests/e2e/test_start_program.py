@@ -15,7 +15,7 @@ PROGRAM, PRELOADED, MODULE = 18110, 18120, 18121
 @pytest.fixture
 def program():
     """A copy of build/examples/start-program, running. Its ports are fixed: one test at a time."""
-    with open("/tmp/baton-start-program.lock", "w") as lock:
+    with open(BUILD / "start-program.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         service = Service(env={"LD_LIBRARY_PATH": str(BUILD / "src")})
         for name in ("start-program", "preloaded.so", "handler.so"):
