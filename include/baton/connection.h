@@ -43,10 +43,16 @@ BATON_API uint64_t baton_conn_id(const baton_conn *conn);
 /* The worker that serves the connection. Never NULL. */
 BATON_API baton_worker *baton_conn_worker(const baton_conn *conn);
 
-/* The application's own pointer. A connection with a user pointer has application state: until
- * that can travel, a reload lets it finish in the process that holds it (see docs/manual.md). */
+/* The application's own pointer. A connection with a user pointer has application state: with on_pass and on_take it
+ * travels to the next process at a reload; without them the connection finishes in the process that holds it. */
 BATON_API void *baton_conn_user(const baton_conn *conn);
 BATON_API void baton_conn_set_user(baton_conn *conn, void *user);
+
+/* Inside on_pass: the version of the state format to be written, the older of this code's and the successor's. */
+BATON_API uint32_t baton_pass_version(const baton_pass *pass);
+
+/* Inside on_pass: appends to the state. Returns 0, -ENOMEM, or -EMSGSIZE beyond 64 MiB; on_pass then returns it. */
+BATON_API BATON_NODISCARD int baton_pass_write(baton_pass *pass, const void *data, size_t len);
 
 /* Writes the peer's (or our own) address as "127.0.0.1:4711", "[::1]:4711" or "unix:" and the path
  * into `out` (at least 64 bytes suffice for IP) and returns `out`. Never fails: "unknown" if the

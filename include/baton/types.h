@@ -27,6 +27,9 @@ typedef struct baton_request baton_request;
 /* One one-shot or repeating timer. */
 typedef struct baton_timer baton_timer;
 
+/* What on_pass writes to. Valid until it returns. */
+typedef struct baton_pass baton_pass;
+
 /* Borrowed bytes: not NUL-terminated, never freed by the receiver. `data` is NULL when the thing
  * asked for does not exist; an existing empty value has a non-NULL `data` and `len` 0. */
 typedef struct baton_str {

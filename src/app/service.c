@@ -22,8 +22,12 @@ static void merge_callbacks(baton_callbacks *into, const baton_callbacks *from)
     MERGE(on_error);
     MERGE(on_buffer_full);
     MERGE(on_buffer_drain);
+    MERGE(on_pass);
+    MERGE(on_take);
+    MERGE(on_passed);
+    MERGE(state_version);
 #undef MERGE
-    _Static_assert(sizeof(baton_callbacks) == 10 * sizeof(void (*)(void)), "a callback is missing above");
+    _Static_assert(sizeof(baton_callbacks) == 14 * sizeof(void (*)(void)), "a callback is missing above");
 }
 
 int bt_service_load_module(baton_worker *worker, const char *path, char *why, size_t why_size)

@@ -32,6 +32,10 @@ const bt_setting bt_master_settings[] = {
      "How long processes may finish requests after `stop`; with `stop -g` each worker's drain_timeout counts instead."},
     {"kill_timeout", BT_SETTING_TIME, MASTER(kill_timeout_ms), "5s", 1, DAY_MS, NULL,
      "How long a process whose time is up may still take to end before it is killed with SIGKILL."},
+    {"on_master_exit", BT_SETTING_CHOICE, MASTER(on_master_exit), "stop", 0, 0, "stop|serve",
+     "What processes do when the master has died: stop frees the port at once and finishes what is being served, serve goes on until SIGTERM."},
+    {"keep_generations", BT_SETTING_INT, MASTER(keep_generations), "3", 1, 100, NULL,
+     "Earlier generations that have proved themselves and stay on disk for `rollback`."},
     {0},
 };
 
@@ -83,6 +87,14 @@ const bt_setting bt_worker_settings[] = {
      "How long a connection being closed still reads what the client sends, so that it can read the last answer."},
     {"keepalive_requests", BT_SETTING_INT, WORKER(keepalive_requests), "0", 0, 1000000000, NULL,
      "Requests after which a keep-alive connection is closed; 0 sets no limit."},
+    {"probe", BT_SETTING_STRING, WORKER(probe), NULL, 0, 0, NULL,
+     "Path that a new process of an http worker must answer with a status below 500, within ready_timeout, before it takes traffic."},
+    {"max_requests", BT_SETTING_INT, WORKER(max_requests), "0", 0, 1000000000, NULL,
+     "Requests or messages after which a process is replaced by a fresh one, which takes its connections over; 0 never."},
+    {"max_memory", BT_SETTING_SIZE, WORKER(max_memory), "0", 0, 1024 * GIBIBYTE, NULL,
+     "Resident memory at which a process is replaced by a fresh one, which takes its connections over; 0 never."},
+    {"stuck_timeout", BT_SETTING_TIME, WORKER(stuck_timeout_ms), "0", 0, DAY_MS, NULL,
+     "How long the loop of a process may stand still before the process is killed and replaced; 0 never, so that a debugger can be used."},
     {0},
 };
 /* clang-format on */

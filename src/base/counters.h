@@ -8,6 +8,17 @@
 
 typedef _Atomic uint64_t bt_counter;
 
+/* Why a connection stays in a process that leaves. The words that status shows are in proc/status.c. */
+typedef enum bt_stay {
+    BT_STAY_REQUEST,   /* a request is being handled */
+    BT_STAY_RESPONSE,  /* a response is half sent */
+    BT_STAY_APP_STATE, /* the application's state cannot travel */
+    BT_STAY_TLS,       /* the transport's state cannot travel */
+    BT_STAY_REFUSED,   /* the successor did not take it */
+    BT_STAY_CLOSING,   /* it is about to end anyway */
+    BT_STAYS,
+} bt_stay;
+
 typedef struct bt_counters {
     bt_counter connections; /* open now */
     bt_counter accepted;
@@ -21,10 +32,13 @@ typedef struct bt_counters {
     bt_counter timeouts;     /* connections ended by a deadline */
     bt_counter dropped;      /* messages dropped over max_send_buffer */
     bt_counter closed_by_drain;
-    bt_counter reserved[4];
+    bt_counter heartbeat_ms;     /* bt_clock_ms() when the loop last turned; 0: not serving yet */
+    bt_counter stays[BT_STAYS];  /* of a leaving process: connections that cannot be passed now, by reason */
+    bt_counter stayed[BT_STAYS]; /* of a worker: connections that could not be passed when they were first asked */
+    bt_counter reserved[7];
 } bt_counters;
 
-_Static_assert(sizeof(bt_counters) == 128, "two cache lines, so that processes do not share one");
+_Static_assert(sizeof(bt_counters) == 256, "whole cache lines, so that processes do not share one");
 
 /* No lock prefix: only the owning process writes. */
 static inline void bt_count(bt_counter *counter, int64_t delta)

@@ -22,6 +22,8 @@ typedef enum bt_message_type {
     BT_MESSAGE_ASK_RELOAD,  /* baton_reload_all() */
     BT_MESSAGE_ASK_STOP,    /* baton_stop_all(); value: graceful */
     BT_MESSAGE_MODULE,      /* from the helper: value: worker, text: "SHA256 BUILD-ID PATH" of its pinned module */
+    BT_MESSAGE_CONFIG,      /* from the helper: the descriptor is a memfd with the text of the configuration */
+    BT_MESSAGE_ASK_RECYCLE, /* a limit of the process is reached (max_requests, max_memory): text says which */
 
     /* master -> process */
     BT_MESSAGE_DRAIN = 64, /* stop accepting; pass what can be passed through the descriptor; value: ms until the end,
@@ -33,6 +35,7 @@ typedef enum bt_message_type {
     BT_MESSAGE_STOP,          /* finish what is being handled; value: ms until the end */
     BT_MESSAGE_RELOAD_NOTE,   /* a reload that does not replace this process */
     BT_MESSAGE_LOG,           /* write the log to this descriptor */
+    BT_MESSAGE_LISTEN_LAST,   /* accept what waits in the queue of this listening socket, then close it */
 } bt_message_type;
 
 typedef struct bt_message {

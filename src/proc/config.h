@@ -14,6 +14,12 @@ typedef enum bt_strategy {
     BT_STRATEGY_STOP_FIRST,
 } bt_strategy;
 
+/* What processes do when the master has died. */
+typedef enum bt_on_master_exit {
+    BT_ON_MASTER_EXIT_STOP,  /* accept what is queued, free the port, drain, end */
+    BT_ON_MASTER_EXIT_SERVE, /* serve on until SIGTERM */
+} bt_on_master_exit;
+
 /* Section [baton]. */
 typedef struct bt_master_config {
     char *pid_file;    /* default run/baton.pid */
@@ -24,6 +30,8 @@ typedef struct bt_master_config {
     bool daemonize;
     uint64_t stop_timeout_ms; /* 2 s */
     uint64_t kill_timeout_ms; /* 5 s */
+    bt_on_master_exit on_master_exit;
+    int64_t keep_generations; /* proved generations kept for `rollback`, the serving one not counted; 3 */
 } bt_master_config;
 
 /* Section [worker NAME]. */
@@ -53,10 +61,15 @@ typedef struct bt_worker_config {
     uint64_t idle_timeout_ms;   /* 75 s, 0 = never */
     uint64_t linger_timeout_ms; /* 5 s */
     int64_t keepalive_requests; /* 0 = no limit */
+    char *probe;                /* path that an http worker must answer below 500 before it is ready; NULL: none */
+    int64_t max_requests;       /* a process is replaced after so many; 0 = never */
+    uint64_t max_memory;        /* resident bytes, the same; 0 = never */
+    uint64_t stuck_timeout_ms;  /* a process whose loop has not turned for so long is killed; 0 = never */
 } bt_worker_config;
 
 typedef struct bt_config {
     char *file;     /* absolute path of baton.ini; NULL for a start program */
+    char *text;     /* what the file said when it was read; NULL for a start program */
     char *base_dir; /* relative paths start here */
     bt_master_config master;
     bt_worker_config **workers;

@@ -76,8 +76,12 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_ASK_PASS:
     case BT_MESSAGE_ASK_RELOAD:
     case BT_MESSAGE_ASK_STOP:
+    case BT_MESSAGE_ASK_RECYCLE:
     case BT_MESSAGE_MODULE:
+    case BT_MESSAGE_CONFIG:
         break; /* ours to send */
+    case BT_MESSAGE_LISTEN_LAST:
+        break;
     }
     if (fd >= 0)
         close(fd);
@@ -203,8 +207,8 @@ static int begin(bt_process *process, char *why, size_t size)
     if (err < 0)
         return err;
     process->state = BT_PROCESS_SERVING;
-    if (process->start->listen_fd >= 0) {
-        err = bt_acceptor_start(&process->acceptor, &process->loop, &process->endpoint, process->start->listen_fd);
+    if (process->start->listen_count > 0) {
+        err = bt_acceptor_start(&process->acceptor, &process->loop, &process->endpoint, process->start->listen_fds[0]);
         if (err < 0) {
             snprintf(why, size, "cannot poll the listening socket: %s", strerror(-err));
             return err;

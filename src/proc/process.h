@@ -6,6 +6,7 @@
 #ifndef BT_PROC_PROCESS_H
 #define BT_PROC_PROCESS_H
 
+#include <base/log.h>
 #include <net/acceptor.h>
 #include <net/loop.h>
 #include <proc/channel.h>
@@ -22,9 +23,13 @@ typedef struct bt_process_start {
     uint64_t generation;
     const char *module_path; /* the pinned module, or "" */
     const char *module_dir;  /* directory of the generation's files of this worker */
+    const bt_master_config *master_config;
     int channel_fd;
-    int listen_fd; /* -1: a task process */
+    const int *listen_fds; /* none: a task process */
+    size_t listen_count;
+    unsigned listen_sharers; /* processes that accept from each of them */
     bt_counters *counters;
+    bt_log_tail *tail;
     bt_counter *crew_connections; /* shared by the processes of the worker */
 } bt_process_start;
 

@@ -189,7 +189,10 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_ASK_STOP:
         bt_master_stop(master, message->value != 0);
         break;
+    case BT_MESSAGE_ASK_RECYCLE:
     case BT_MESSAGE_MODULE:
+    case BT_MESSAGE_CONFIG:
+    case BT_MESSAGE_LISTEN_LAST:
     case BT_MESSAGE_DRAIN:
     case BT_MESSAGE_DRAIN_AND_ASK:
     case BT_MESSAGE_LIMIT:

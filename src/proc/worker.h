@@ -9,7 +9,7 @@
 struct bt_process;
 
 struct baton_worker {
-    const bt_worker_config *config; /* borrowed from the service's config */
+    const bt_worker_config *config; /* borrowed: of the generation that it shall run, in a process: that it runs */
     baton_callbacks callbacks;      /* the program's own; in a process, the module's once it is loaded */
     void (*on_worker_exit)(baton_worker *worker, int status, int pid);
     void *user;                 /* baton_worker_set_user, per process */
@@ -22,6 +22,15 @@ typedef struct bt_service {
     baton_worker **workers; /* config->worker_count, same order as config->workers */
     void (*on_master_reload)(void);
     void (*on_master_stop)(void);
+
+    /* Reads the configuration again, with every check: in the helper of a reload, because it may block. NULL with the
+     * mistakes, a malloc'ed text. Itself NULL for a start program, whose configuration only changes by an upgrade. */
+    bt_config *(*read_config)(const char *file, char **errors);
+
+    /* Makes a configuration of a text that has been checked before: in the master, so it must not block. `like` gives
+     * the file's name and directory. NULL when out of memory or, with `errors`, when the text is not understood. */
+    bt_config *(*parse_config)(const char *text, const bt_config *like, char **errors);
+    void (*free_config)(bt_config *config);
 
     /* Loads a pinned module and takes its callbacks: runs in a process, never in the master.
      * Returns 0 or a negative errno with one line in `why`. */

@@ -1,0 +1,36 @@
+/* base/failpoint.h: places where a test may kill, stop, delay or fail a process, and calls of malloc that a test may
+ * fail. Only in builds with -Dfailpoints=true; elsewhere all of it is nothing.
+ *
+ * Armed while the service runs: BATON_FAILPOINTS names a directory; a file in it named like the point, holding one
+ * action, is taken away by the first process that comes by, which then does what it says:
+ *   kill | stop | abort | exit CODE | pause MS | fail ERRNO [COUNT]
+ * "fail" makes bt_failpoint() return -ERRNO, and goes on doing so COUNT times in that process (default 1).
+ * A line "after N" before the action lets N passes of that process go by first. */
+#ifndef BT_BASE_FAILPOINT_H
+#define BT_BASE_FAILPOINT_H
+
+#ifdef BATON_FAILPOINTS
+
+/* 0, or a negative errno that the caller shall treat as the result of what comes next. */
+int bt_failpoint(const char *name);
+
+/* Appends "PID CONN-ID EVENT" to the file named by BATON_PASS_LOG, in one write: who owns which connection. Events:
+ * accepted, taken (its verdict is in the kernel), rearmed, passed, closed. */
+void bt_pass_log(unsigned long long id, const char *event);
+
+#else
+
+static inline int bt_failpoint(const char *name)
+{
+    (void) name;
+    return 0;
+}
+
+static inline void bt_pass_log(unsigned long long id, const char *event)
+{
+    (void) id;
+    (void) event;
+}
+
+#endif
+#endif
