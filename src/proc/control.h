@@ -5,13 +5,23 @@
  *
  *   {"command":"status"}
  *   {"command":"reload","worker":"web" or null,"wait":"none" | "serve" | "probation","unlimited":false}
+ *   {"command":"rollback","worker":"web" or null,"wait":"serve" | "probation"}
+ *   {"command":"upgrade","wait":"serve" | "probation"}
  *   {"command":"stop","graceful":true}
+ *   {"command":"generations"}
+ *   {"command":"config"}
  *
  *   {"event":"progress","worker":"web","slot":0,"step":"starting","pid":4712,"generation":2,"detail":""}
- *       step: preparing (worker "" and slot -1), starting, ready, passing, passed, failed, rolling-back, stopping,
- * stopped
+ *       step: preparing (worker "" and slot -1), checking and upgrading (the same, of an upgrade), starting, ready,
+ *       passing, passed, failed, rolling-back, stopping, stopped
  *   {"event":"done","ok":true,"code":0,"message":"generation 2 serves","generation":2,"status":{...}}
- *       code: the exit code of the command; status only for "status"
+ *       code: the exit code of the command; status only for "status". A failed reload, rollback or upgrade that was
+ *       the fault of a process has "log":["...",...], its last log lines.
+ *       "generations" adds "generations":[{"number":2,"created_at":1700000000000,
+ *         "state":"serving" | "probation" | "rolling" | "kept" | "ending" | "failed" | "replaced","reason":"",
+ *         "workers":[{"name":"web","sha256":"..." or null,"build_id":"..." or null}]}], oldest first
+ *       "config" adds "config":{"file":"/path/baton.ini" or null,"workers":[{"name":"web","generation":2}],
+ *         "texts":[{"generation":2,"text":"[baton]..."}]}: what each worker runs with, as it was read
  *
  * After "stop" the last line comes when every process has ended; then the master exits and the connection ends.
  *
@@ -23,7 +33,11 @@
  *     "processes":[{"slot":0,"pid":4712,"generation":2,"state":"starting"|"serving"|"draining"|"stopping"|"backoff",
  *       "connections":64,"requests":1000,"accepted":70,"passed_in":64,"passed_out":0,"rejected":0,
  *       "memory":1234567,"started_at":1700000000000,"restarts":0,"last_exit":null | "signal 11 (Segmentation
- * fault)"}]}]} started_at in wall milliseconds, memory = resident bytes; a slot in backoff has pid 0. */
+ * fault)","stuck_ms":null | 5000,"stays":{"app state":2}}]}]}
+ * stuck_ms: how long its loop has stood still; stays: why connections stay in a process that leaves (words: request,
+ * response, app state, tls, refused, closing). A worker also has "stayed", the same since the start, and
+ * "alarms":["slot 0: ended 5 times in a row within a second, next try in 800 ms"]. started_at in wall milliseconds,
+ * memory = resident bytes; a slot in backoff has pid 0. */
 #ifndef BT_PROC_CONTROL_H
 #define BT_PROC_CONTROL_H
 
