@@ -47,6 +47,14 @@ void bt_add_line(char **list, const char *format, ...)
     free(line);
 }
 
+void bt_add_lines_take(char **list, const char *where, const char *kind, char *lines)
+{
+    char *position;
+    for (char *line = lines ? strtok_r(lines, "\n", &position) : NULL; line; line = strtok_r(NULL, "\n", &position))
+        bt_add_line(list, "%s: %s%s", where, kind, line);
+    free(lines);
+}
+
 static bool is_owned_string(const bt_setting *setting)
 {
     switch (setting->type) {
@@ -91,6 +99,7 @@ void bt_config_free(bt_config *config)
     free_strings(bt_master_settings, &config->master);
     free(config->base_dir);
     free(config->file);
+    free(config->text);
     free(config);
 }
 

@@ -6,7 +6,7 @@
  * sections itself. */
 #include <app/settings.h>
 
-#include <ctype.h>
+#include <base/buf.h>
 #include <errno.h>
 #include <ini.h>
 #include <stdarg.h>
@@ -34,6 +34,7 @@ typedef struct reader {
     int line;
     char *text; /* getline's buffer */
     size_t text_size;
+    bt_buf kept; /* every byte so far */
 
     section_kind section;
     bt_worker_config *worker;
@@ -191,6 +192,10 @@ static char *next_line(char *out, int size, void *arg)
         return NULL;
     }
     in->line++;
+    if (bt_buf_append(&in->kept, in->text, (size_t) got) < 0) {
+        in->out_of_memory = true;
+        return NULL;
+    }
 
     char *line = in->text;
     size_t len = (size_t) got;
@@ -267,7 +272,10 @@ int bt_config_read_stream(bt_config *config, FILE *stream, const char *file, cha
     int broken_line = ini_parse_stream(next_line, &in, on_setting, &in);
     check_last_setting(&in);
     free(in.text);
-    if (in.out_of_memory || broken_line == -2) {
+    free(config->text);
+    config->text = strndup(bt_buf_len(&in.kept) ? bt_buf_head(&in.kept) : "", bt_buf_len(&in.kept));
+    bt_buf_free(&in.kept);
+    if (in.out_of_memory || broken_line == -2 || !config->text) {
         bt_add_line(errors, "%s: out of memory", file);
         return -ENOMEM;
     }
@@ -321,6 +329,25 @@ bt_config *bt_config_read(const char *file, char **errors)
         return NULL;
     }
     return config;
+}
+
+bt_config *bt_config_parse(const char *text, const bt_config *like, char **errors)
+{
+    *errors = NULL;
+    bt_config *config = bt_config_new(like->base_dir);
+    if (!config)
+        return NULL;
+    FILE *stream = fmemopen((void *) (uintptr_t) text, strlen(text), "r"); /* "r": it is not written to */
+    config->file = like->file ? strdup(like->file) : NULL;
+    int mistakes = -ENOMEM;
+    if (stream && (config->file || !like->file))
+        mistakes = bt_config_read_stream(config, stream, config->file ? config->file : "configuration", errors);
+    if (stream)
+        fclose(stream);
+    if (mistakes == 0)
+        return config;
+    bt_config_free(config);
+    return NULL;
 }
 
 bt_config *bt_config_read_lenient(const char *file, char **errors)

@@ -1,9 +1,10 @@
-/* app/service.c: workers for the master from a configuration, and modules into workers.
- * Must not know where the configuration comes from. */
+/* app/service.c: workers for the master from a configuration, that configuration read anew, and modules into workers.
+ * Must not know what a setting means. */
 #include <app/service.h>
 
 #include <app/module.h>
 #include <app/settings.h>
+#include <proto/protocol.h>
 #include <stdlib.h>
 
 /* Names every callback once; the size says so. */
@@ -40,6 +41,31 @@ int bt_service_load_module(baton_worker *worker, const char *path, char *why, si
     return 0;
 }
 
+bt_config *bt_service_read_checked(const char *file, char **errors, char **warnings)
+{
+    *warnings = NULL;
+    bt_config *config = bt_config_read(file, errors);
+    if (!config)
+        return NULL;
+    char *between = NULL;
+    char *doubts = NULL;
+    int error = bt_config_validate(config, true, bt_protocol_exists, &between, &doubts);
+    bt_add_lines_take(errors, file, "", between);
+    bt_add_lines_take(warnings, file, "warning: ", doubts);
+    if (error == 0)
+        return config;
+    bt_config_free(config);
+    return NULL;
+}
+
+bt_config *bt_service_read_config(const char *file, char **errors)
+{
+    char *warnings;
+    bt_config *config = bt_service_read_checked(file, errors, &warnings);
+    free(warnings);
+    return config;
+}
+
 void bt_service_free(bt_service *service)
 {
     if (!service)
@@ -60,6 +86,9 @@ bt_service *bt_service_new_take(bt_config *config)
     }
     service->config = config;
     service->load_module = bt_service_load_module;
+    service->read_config = bt_service_read_config;
+    service->parse_config = bt_config_parse;
+    service->free_config = bt_config_free;
     service->workers = calloc(config->worker_count, sizeof(*service->workers));
     for (size_t i = 0; service->workers && i < config->worker_count; i++) {
         service->workers[i] = calloc(1, sizeof(*service->workers[i]));

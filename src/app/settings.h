@@ -68,12 +68,20 @@ bt_config *bt_config_read(const char *file, char **errors);
  * stopped while its file is being edited. Returns NULL only when the file cannot be read. */
 bt_config *bt_config_read_lenient(const char *file, char **errors);
 
-/* Fills `config` from a stream; `file` is its name in the errors, which are appended to *errors (at most 20).
+/* The configuration that was read as `text` (bt_config.text) once before; `like` gives the file's name and the
+ * directory. Asks nothing of the system, so it does not block. NULL when out of memory or, with *errors, for mistakes.
+ */
+bt_config *bt_config_parse(const char *text, const bt_config *like, char **errors);
+
+/* Fills `config`, its text too, from a stream; `file` is its name in the errors, appended to *errors (at most 20).
  * Returns how many mistakes there were, or -ENOMEM. */
 BATON_NODISCARD int bt_config_read_stream(bt_config *config, FILE *stream, const char *file, char **errors);
 
 /* `path` as it stands if absolute, else behind `dir`, without "./" in front. malloc'ed, NULL when out of memory. */
 char *bt_path_join(const char *dir, const char *path);
+
+/* Appends each line of `lines` behind "WHERE: KIND"; frees `lines`, which may be NULL. */
+void bt_add_lines_take(char **list, const char *where, const char *kind, char *lines);
 
 /* Appends one formatted line to the malloc'ed string *list (NULL: empty). When out of memory the line is lost. */
 void bt_add_line(char **list, const char *format, ...) __attribute__((format(printf, 2, 3)));

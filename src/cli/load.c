@@ -10,36 +10,33 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Every line behind a prefix; frees `lines`. */
-static void print_lines(const char *prefix, const char *kind, char *lines)
+/* Frees `lines`. */
+static void print_lines(char *lines)
 {
-    char *position;
-    for (char *line = lines ? strtok_r(lines, "\n", &position) : NULL; line; line = strtok_r(NULL, "\n", &position))
-        fprintf(stderr, "%s%s%s%s\n", prefix ? prefix : "", prefix ? ": " : "", kind, line);
+    if (lines)
+        fputs(lines, stderr);
     free(lines);
-}
-
-/* Mistakes between settings have no line of their own, only the file or the program. */
-static int validate(const bt_cli *cli, const bt_config *config, char *errors)
-{
-    char *warnings = NULL;
-    int result = errors ? -1 : 0;
-    if (bt_config_validate(config, cli->is_command, bt_protocol_exists, &errors, &warnings) < 0)
-        result = -1;
-    if (!cli->is_command && bt_start_program_check(&errors) < 0)
-        result = -1;
-    const char *where = cli->is_command ? cli->file : cli->program;
-    print_lines(where, "", errors);
-    print_lines(where, "warning: ", warnings);
-    return result;
 }
 
 static bt_service *load_program(const bt_cli *cli)
 {
     const char *mistakes;
     bt_service *service = bt_start_program_service(&mistakes);
-    char *errors = mistakes ? strdup(mistakes) : NULL;
-    return validate(cli, service->config, errors) < 0 ? NULL : service;
+    char *found = mistakes ? strdup(mistakes) : NULL;
+    char *doubts = NULL;
+    bool is_right = !mistakes;
+    if (bt_config_validate(service->config, false, bt_protocol_exists, &found, &doubts) < 0)
+        is_right = false;
+    if (bt_start_program_check(&found) < 0)
+        is_right = false;
+
+    char *errors = NULL;
+    char *warnings = NULL;
+    bt_add_lines_take(&errors, cli->program, "", found);
+    bt_add_lines_take(&warnings, cli->program, "warning: ", doubts);
+    print_lines(errors);
+    print_lines(warnings);
+    return is_right ? service : NULL;
 }
 
 /* Who starts `baton` in the wrong directory needs the option's name more than the kernel's words. */
@@ -59,14 +56,12 @@ bt_service *bt_cli_load(const bt_cli *cli)
         return NULL;
 
     char *errors;
-    bt_config *config = bt_config_read(cli->file, &errors);
-    print_lines(NULL, "", errors);
+    char *warnings;
+    bt_config *config = bt_service_read_checked(cli->file, &errors, &warnings);
+    print_lines(errors);
+    print_lines(warnings);
     if (!config)
         return NULL;
-    if (validate(cli, config, NULL) < 0) {
-        bt_config_free(config);
-        return NULL;
-    }
     bt_service *service = bt_service_new_take(config);
     if (!service)
         bt_cli_fail(cli, BT_EXIT_USAGE, "out of memory");
@@ -85,7 +80,7 @@ bt_service *bt_cli_load_lenient(const bt_cli *cli, char **mistakes)
     bt_config *config = bt_config_read_lenient(cli->file, mistakes);
     if (config)
         return bt_service_new_take(config);
-    print_lines(NULL, "", *mistakes);
+    print_lines(*mistakes);
     *mistakes = NULL;
     return NULL;
 }

@@ -245,6 +245,43 @@ static void test_files(void **state)
     rmdir(dir);
 }
 
+static void test_the_text_is_kept_and_makes_the_same_configuration_again(void **state)
+{
+    (void) state;
+    static const char text[] = "\xEF\xBB\xBF; a comment\r\n"
+                               "[baton]\n"
+                               "keep_generations = 7\n"
+                               "[worker web]\n"
+                               "listen = unix://web.sock\n"
+                               "module = ./m.so"; /* no newline at the end */
+    char *errors;
+    int mistakes;
+    bt_config *config = read_text(text, sizeof(text) - 1, &errors, &mistakes);
+    assert_int_equal(mistakes, 0);
+    assert_string_equal(config->text, text);
+    config->file = strdup("/srv/b.ini");
+
+    bt_config *again = bt_config_parse(config->text, config, &errors);
+    assert_non_null(again);
+    assert_null(errors);
+    assert_string_equal(again->text, text);
+    assert_string_equal(again->file, "/srv/b.ini");
+    assert_string_equal(again->base_dir, "/srv");
+    assert_int_equal(again->master.keep_generations, 7);
+    assert_string_equal(again->workers[0]->module, "/srv/m.so");
+    assert_string_equal(again->workers[0]->address.path, "/srv/web.sock");
+    bt_config_free(again);
+
+    assert_null(bt_config_parse("[worker web]\ncount = x\n", config, &errors));
+    assert_non_null(strstr(errors, "/srv/b.ini:2: worker web: count: "));
+    free(errors);
+    again = bt_config_parse("", config, &errors);
+    assert_non_null(again);
+    assert_string_equal(again->text, "");
+    bt_config_free(again);
+    bt_config_free(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +296,7 @@ int main(void)
         cmocka_unit_test(test_control_bytes),
         cmocka_unit_test(test_at_most_twenty_errors),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_the_text_is_kept_and_makes_the_same_configuration_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
