@@ -37,6 +37,11 @@ void bt_log_set_role(const char *role)
     snprintf(log_state.role, sizeof(log_state.role), "%s", role);
 }
 
+const char *bt_log_role(void)
+{
+    return log_state.role;
+}
+
 int bt_log_fd(void)
 {
     return log_state.fd;

@@ -17,10 +17,11 @@ typedef enum bt_log_level {
     BT_LOG_ERROR,
 } bt_log_level;
 
-/* `fd` is borrowed; -1 means stderr. `role` ("master", "web[0]") is copied; at most 63 bytes. */
+/* `fd` is borrowed; -1 means stderr. `role` ("master", "web.0") is copied; at most 63 bytes. */
 void bt_log_setup(int fd, bt_log_level least, const char *role);
 void bt_log_set_fd(int fd);
 void bt_log_set_role(const char *role);
+const char *bt_log_role(void);
 int bt_log_fd(void);
 
 /* One line; a line feed or control byte inside the text is written as \xHH so that a line stays a line.

@@ -2,7 +2,17 @@
 import pytest
 
 from client import HttpClient
-from harness import EXAMPLES, Service, compile_module, worker_ini
+from harness import EXAMPLES, HAS_FAILPOINTS, Service, compile_module, worker_ini
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that need fail-points do not exist for a build without them."""
+    if HAS_FAILPOINTS:
+        return
+    needing = [item for item in items if item.get_closest_marker("failpoints")]
+    if needing:
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ EXAMPLES = BUILD / "examples"
 TEST_MODULES = BUILD / "tests" / "modules"
 SOAK = bool(os.environ.get("BATON_SOAK"))
 SANITIZED = BATON.exists() and b"__asan_init" in BATON.read_bytes()
+HAS_FAILPOINTS = BATON.exists() and b"BATON_FAILPOINTS" in BATON.read_bytes()
 DEADLINE = 60 if SANITIZED else 30
 
 # A crash must look like a crash to the master: without this ASan turns SIGSEGV into exit code 1.
@@ -175,6 +176,8 @@ class Service:
         self.log_file = self.folder / "stderr.log"
         self.tag = uuid.uuid4().hex
         self.env = dict(os.environ, **SANITIZER_ENV, BATON_TEST_TAG=self.tag, **(env or {}))
+        if HAS_FAILPOINTS:
+            self._prepare_failpoints()
         self.process = None
         self.port = None
         self.seen = {}  # pid -> start time, of every process that status has ever shown
@@ -227,6 +230,44 @@ class Service:
     @property
     def control_socket(self):
         return self.folder / "run" / (self.stem + ".sock")
+
+    # -- fail-points (src/base/failpoint.h) --
+
+    def _prepare_failpoints(self):
+        # Before anything that the service makes, and writable for processes that run as nobody.
+        self.failpoints = self.folder / "failpoints"
+        self.failpoints.mkdir()
+        self.failpoints.chmod(0o777)
+        self.pass_log_file = self.folder / "pass.log"
+        self.pass_log_file.touch()
+        self.pass_log_file.chmod(0o666)
+        self.env.update(BATON_FAILPOINTS=str(self.failpoints), BATON_PASS_LOG=str(self.pass_log_file))
+
+    def arm(self, name, action, **conditions):
+        """The next process that comes by does it: arm("pass.sent", "kill", role="web.0", after=2)."""
+        for old in (*self.failpoints.glob(name + ".taken.*"), *self.failpoints.glob(name + ".acted.*")):
+            old.unlink()
+        lines = ["%s %s" % condition for condition in conditions.items()] + [action]
+        temporary = self.failpoints / ("new:" + name)
+        temporary.write_text("\n".join(lines) + "\n")
+        os.replace(temporary, self.failpoints / name)
+
+    def disarm(self, name):
+        """What has not begun yet does not happen any more."""
+        for path in (self.failpoints / name, *self.failpoints.glob(name + ".taken.*")):
+            path.unlink(missing_ok=True)
+
+    def claimed(self, name):
+        """Pid of the process that has begun to act; None when none has."""
+        return next((int(path.suffix[1:]) for path in self.failpoints.glob(name + ".acted.*")), None)
+
+    def wait_claimed(self, name):
+        return wait_until(lambda: self.claimed(name), "somebody comes by the fail-point " + name)
+
+    def pass_log(self):
+        """What happened to which connection, in order: [(pid, connection id, event), ...]."""
+        lines = [line.split() for line in self.pass_log_file.read_text().splitlines()]
+        return [(int(pid), int(conn), event) for pid, conn, event in lines]
 
     # -- life --
 
