@@ -4,6 +4,7 @@
 
 #include <baton/connection.h>
 #include <baton/http.h>
+#include <baton/log.h>
 #include <baton/module.h>
 #include <baton/timer.h>
 #include <baton/types.h>

@@ -31,16 +31,19 @@ void bt_log(bt_log_level level, const char *format, ...) __attribute__((format(p
 /* The last lines of a process in memory that outlives it (shared with the master), so that they can be told when it has
  * crashed. One writer. */
 #define BT_LOG_TAIL_BYTES 2040
+#define BT_LOG_TAIL_LINE  1000
 typedef struct bt_log_tail {
     _Atomic uint64_t written; /* bytes ever written; the last BT_LOG_TAIL_BYTES of them are kept, in a ring */
     char bytes[BT_LOG_TAIL_BYTES];
 } bt_log_tail;
 
-/* From now on every line (also those below the level that is written to the file) goes there, too. NULL: no more. */
+/* From now on every line (also those below the level that is written to the file) goes there, too, cut at
+ * BT_LOG_TAIL_LINE bytes. NULL: no more. */
 void bt_log_keep_tail(bt_log_tail *tail);
 
 /* Copies at most `max_lines` whole last lines, oldest first, each ended by a line feed, NUL-terminated. Treats the
- * memory as hostile: the process that wrote it may have gone mad. Returns out. */
+ * memory as hostile: the process that wrote it may have gone mad; control bytes become '?'. While the process lives and
+ * writes, the oldest line may be a mixture. Returns out. */
 const char *bt_log_tail_read(const bt_log_tail *tail, int max_lines, char *out, size_t size);
 
 /* Quotes a value for logfmt if it holds blanks, '=' or '"'. Writes at most size bytes, returns out. */

@@ -2,6 +2,7 @@
  * Lines are read back from a pipe, so that one write can be told from two. */
 #include <base/log.h>
 
+#include <baton/log.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <regex.h>
@@ -187,7 +188,124 @@ static void test_level_names(void **state)
     assert_int_equal(level, BT_LOG_ERROR);
 }
 
-#define LOG_TEST(name) cmocka_unit_test_setup_teardown(name, open_log, close_log)
+static void test_application_writes_to_the_same_log(void **state)
+{
+    (void) state;
+    bt_log_set_role("web.1");
+    errno = ENOENT;
+    baton_log(BATON_LOG_WARN, "user=%s %m", "an\nna");
+    assert_int_equal(errno, ENOENT);
+    assert_matches(read_line(), "Z warn  web\\.1\\[[0-9]+\\] user=an\\\\x0ana No such file or directory\n$");
+    bt_log_setup(log_pipe[1], BT_LOG_ERROR, "web.1");
+    baton_log(BATON_LOG_WARN, "below the level");
+    assert_string_equal(read_line(), "");
+}
+
+/* Zeroed at setup; no test has one of its own on the stack, which the log would remember. */
+static bt_log_tail tail;
+
+static int open_tail(void **state)
+{
+    memset(&tail, 0, sizeof tail);
+    bt_log_keep_tail(&tail);
+    int err = open_log(state);
+    bt_log_setup(log_pipe[1], BT_LOG_ERROR, "web.0");
+    return err;
+}
+
+static int close_tail(void **state)
+{
+    bt_log_keep_tail(NULL);
+    return close_log(state);
+}
+
+static const char *last_lines(int max_lines, size_t size)
+{
+    static char text[4096];
+    memset(text, '#', sizeof text);
+    assert_ptr_equal(bt_log_tail_read(&tail, max_lines, text, size), text);
+    assert_int_equal(text[size], '#');
+    return text;
+}
+
+static void test_tail_keeps_the_last_lines_of_all_levels(void **state)
+{
+    (void) state;
+    assert_string_equal(last_lines(3, 100), "");
+    bt_log(BT_LOG_DEBUG, "one");
+    bt_log(BT_LOG_INFO, "two");
+    baton_log(BATON_LOG_INFO, "three");
+    assert_string_equal(read_line(), "");
+    assert_matches(last_lines(9, 1000), "^20[^\n]* debug web\\.0[^\n]* one\n20[^\n]* two\n20[^\n]* three\n$");
+    assert_matches(last_lines(2, 1000), "^20[^\n]* two\n20[^\n]* three\n$");
+    assert_string_equal(last_lines(0, 1000), "");
+    bt_log_keep_tail(NULL);
+    bt_log(BT_LOG_INFO, "four");
+    assert_matches(last_lines(1, 1000), "^20[^\n]* three\n$");
+}
+
+static void test_tail_holds_whole_lines_at_every_turn_of_the_ring(void **state)
+{
+    (void) state;
+    char pattern[128];
+    for (int i = 0; i < 3000; i++) {
+        bt_log(BT_LOG_INFO, "n=%d %.*s", i, i % 61, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
+        snprintf(pattern, sizeof pattern, "^(20[^\n]* n=[0-9]+ x*\n)*20[^\n]* n=%d x*\n$", i);
+        const char *lines = last_lines(1000, BT_LOG_TAIL_BYTES + 1);
+        assert_matches(lines, pattern);
+        if (i > 60)
+            assert_true(strlen(lines) > BT_LOG_TAIL_BYTES - 128);
+    }
+}
+
+static void test_long_line_does_not_push_out_the_one_before(void **state)
+{
+    (void) state;
+    char text[3000];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    for (int i = 0; i < 5; i++) {
+        bt_log(BT_LOG_INFO, "the reason");
+        bt_log(BT_LOG_INFO, "%s", text);
+        assert_matches(last_lines(2, 2000), "^20[^\n]* the reason\n20[^\n]* x+\n$");
+        assert_int_equal(strlen(last_lines(1, 2000)), BT_LOG_TAIL_LINE);
+    }
+}
+
+static void test_only_what_fits_is_read_and_never_a_part(void **state)
+{
+    (void) state;
+    bt_log(BT_LOG_INFO, "one");
+    bt_log(BT_LOG_INFO, "two");
+    size_t one_line = strlen(last_lines(1, 1000));
+    assert_string_equal(last_lines(5, one_line), "");
+    assert_matches(last_lines(5, one_line + 1), "^20[^\n]* two\n$");
+    assert_matches(last_lines(5, 2 * one_line), "^20[^\n]* two\n$");
+    assert_matches(last_lines(5, 2 * one_line + 1), "^20[^\n]* one\n20[^\n]* two\n$");
+    last_lines(5, 0);
+}
+
+static void test_mad_memory_is_read_without_harm(void **state)
+{
+    (void) state;
+    const uint64_t lengths[] = {0,          1,         BT_LOG_TAIL_BYTES - 1, BT_LOG_TAIL_BYTES, BT_LOG_TAIL_BYTES + 1,
+                                1ULL << 63, UINT64_MAX};
+    const char fillings[] = {'\0', '\n', 'x', '\x1b'};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        for (size_t j = 0; j < sizeof fillings; j++) {
+            memset(tail.bytes, fillings[j], sizeof tail.bytes);
+            atomic_store(&tail.written, lengths[i]);
+            assert_null(strpbrk(last_lines(10, 1000), "\x1bx"));
+            last_lines(100000, BT_LOG_TAIL_BYTES + 1);
+        }
+    }
+    memcpy(tail.bytes, "a\x1b[2J\0b\n", 8);
+    atomic_store(&tail.written, 8);
+    assert_string_equal(last_lines(10, 1000), "a?[2J?b\n");
+}
+
+#define TAIL_TEST(name) cmocka_unit_test_setup_teardown(name, open_tail, close_tail)
+#define LOG_TEST(name)  cmocka_unit_test_setup_teardown(name, open_log, close_log)
 
 int main(void)
 {
@@ -200,6 +318,12 @@ int main(void)
         LOG_TEST(test_levels_below_the_least_are_silent),
         LOG_TEST(test_long_role_is_cut),
         LOG_TEST(test_errno_survives_and_a_dead_descriptor_is_no_error),
+        LOG_TEST(test_application_writes_to_the_same_log),
+        TAIL_TEST(test_tail_keeps_the_last_lines_of_all_levels),
+        TAIL_TEST(test_tail_holds_whole_lines_at_every_turn_of_the_ring),
+        TAIL_TEST(test_long_line_does_not_push_out_the_one_before),
+        TAIL_TEST(test_only_what_fits_is_read_and_never_a_part),
+        TAIL_TEST(test_mad_memory_is_read_without_harm),
         cmocka_unit_test(test_quote),
         cmocka_unit_test(test_level_names),
     };
