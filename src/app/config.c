@@ -12,6 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define SMALL_MEMORY   (4U << 20) /* an idle process takes about this much */
+#define SHORT_STUCK_MS 1000
+
 char *bt_path_join(const char *dir, const char *path)
 {
     while (path[0] == '.' && path[1] == '/') {
@@ -286,8 +289,41 @@ static void check_limits(check *c)
     if (worker->max_target > worker->max_head)
         FAIL(c, "max_target: %llu is more than max_head, which is %llu", (unsigned long long) worker->max_target,
              (unsigned long long) worker->max_head);
-    if (worker->strategy == BT_STRATEGY_STOP_FIRST && worker->count == 1 && worker->listen)
+    bool ends_connections = worker->strategy == BT_STRATEGY_STOP_FIRST && worker->count == 1 && worker->listen;
+    if (ends_connections)
         WARN(c, "strategy: stop-first with count 1 closes the connections at each reload");
+    if (ends_connections && (worker->max_requests || worker->max_memory))
+        WARN(c, worker->max_requests
+                    ? "max_requests: with stop-first and count 1 each replacement closes the connections"
+                    : "max_memory: with stop-first and count 1 each replacement closes the connections");
+    if (worker->max_requests && !worker->listen)
+        WARN(c, "max_requests: has no effect without listen");
+    if (worker->max_memory && worker->max_memory < SMALL_MEMORY)
+        WARN(c, "max_memory: less than any process needs: each is replaced as soon as it serves");
+    if (worker->stuck_timeout_ms && worker->stuck_timeout_ms < SHORT_STUCK_MS)
+        WARN(c, "stuck_timeout: under a second a busy machine is enough to have processes killed");
+}
+
+/* It becomes part of a request line. */
+static void check_probe(check *c)
+{
+    const bt_worker_config *worker = c->worker;
+    if (!worker->probe)
+        return;
+    if (!worker->listen || strcmp(worker->address.scheme, "http") != 0)
+        FAIL(c, "%s", "probe: only for a worker that listens on http");
+    if (worker->probe[0] != '/')
+        FAIL(c, "%s", "probe: a path begins with \"/\"");
+    if (strlen(worker->probe) > worker->max_target)
+        FAIL(c, "probe: %zu bytes long, max_target is %llu", strlen(worker->probe),
+             (unsigned long long) worker->max_target);
+    for (const char *at = worker->probe; *at; at++) {
+        unsigned char byte = (unsigned char) *at;
+        if (byte > 0x20 && byte < 0x7f && byte != '#')
+            continue;
+        FAIL(c, "probe: byte 0x%02x is not allowed in a path: write it as %%%02X", byte, byte);
+        return;
+    }
 }
 
 int bt_config_validate(const bt_config *config, bool need_module, bool (*protocol_exists)(const char *scheme),
@@ -307,6 +343,7 @@ int bt_config_validate(const bt_config *config, bool need_module, bool (*protoco
         check_module(&c, need_module);
         check_user(&c);
         check_limits(&c);
+        check_probe(&c);
     }
     return c.failed ? -EINVAL : 0;
 }

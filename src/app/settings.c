@@ -17,17 +17,17 @@
 #define MASTER(field) offsetof(bt_master_config, field)
 const bt_setting bt_master_settings[] = {
     {"pid_file", BT_SETTING_PATH, MASTER(pid_file), "run/baton.pid", 0, 0, NULL,
-     "File with the master's process id; its lock keeps a second master away. The control socket lies beside it: baton.pid, baton.sock."},
+     "File with the master's process id; its lock keeps a second master away. The control socket lies beside it: baton.pid, baton.sock.", true},
     {"run_dir", BT_SETTING_PATH, MASTER(run_dir), "run", 0, 0, NULL,
-     "Directory for what a running service needs, such as the private copies of the modules."},
+     "Directory for what a running service needs, such as the private copies of the modules.", true},
     {"log_file", BT_SETTING_PATH, MASTER(log_file), NULL, 0, 0, NULL,
      "Where log lines are appended; when not set they go to standard error."},
     {"log_level", BT_SETTING_STRING, MASTER(log_level), "info", 0, 0, "debug|info|warn|error",
      "The least important log lines that are written."},
     {"stdout_file", BT_SETTING_PATH, MASTER(stdout_file), NULL, 0, 0, NULL,
-     "Where standard output and standard error are appended; when not set they are the terminal's, or /dev/null of a daemon."},
+     "Where standard output and standard error are appended; when not set they are the terminal's, or /dev/null of a daemon.", true},
     {"daemonize", BT_SETTING_BOOL, MASTER(daemonize), "no", 0, 0, NULL,
-     "Go to the background after the start, as `start -d` does."},
+     "Go to the background after the start, as `start -d` does.", true},
     {"stop_timeout", BT_SETTING_TIME, MASTER(stop_timeout_ms), "2s", 0, DAY_MS, NULL,
      "How long processes may finish requests after `stop`; with `stop -g` each worker's drain_timeout counts instead."},
     {"kill_timeout", BT_SETTING_TIME, MASTER(kill_timeout_ms), "5s", 1, DAY_MS, NULL,
@@ -88,7 +88,7 @@ const bt_setting bt_worker_settings[] = {
     {"keepalive_requests", BT_SETTING_INT, WORKER(keepalive_requests), "0", 0, 1000000000, NULL,
      "Requests after which a keep-alive connection is closed; 0 sets no limit."},
     {"probe", BT_SETTING_STRING, WORKER(probe), NULL, 0, 0, NULL,
-     "Path that a new process of an http worker must answer with a status below 500, within ready_timeout, before it takes traffic."},
+     "Path, such as /health, that a new process of an http worker must answer with a status below 500, within ready_timeout, before it takes traffic."},
     {"max_requests", BT_SETTING_INT, WORKER(max_requests), "0", 0, 1000000000, NULL,
      "Requests or messages after which a process is replaced by a fresh one, which takes its connections over; 0 never."},
     {"max_memory", BT_SETTING_SIZE, WORKER(max_memory), "0", 0, 1024 * GIBIBYTE, NULL,
@@ -202,6 +202,46 @@ void bt_setting_range(const bt_setting *setting, char *out, size_t size)
         return;
     }
     snprintf(out, size, "%s to %s", low, high);
+}
+
+static void format_choice(const bt_setting *setting, int index, char out[BT_SETTING_TEXT])
+{
+    const char *at = setting->choices;
+    for (; index > 0 && *at; at++)
+        index -= *at == '|';
+    snprintf(out, BT_SETTING_TEXT, "%.*s", (int) strcspn(at, "|"), at);
+}
+
+const char *bt_setting_text(const bt_setting *setting, const void *base, char out[BT_SETTING_TEXT])
+{
+    const void *field = (const char *) base + setting->offset;
+    const char *const *string = field;
+    const bool *is_on = field;
+    const int64_t *number = field;
+    const int *index = field;
+    switch (setting->type) {
+    case BT_SETTING_STRING:
+    case BT_SETTING_PATH:
+    case BT_SETTING_PATHS:
+    case BT_SETTING_LISTEN:
+        return *string ? *string : "not set";
+    case BT_SETTING_BOOL:
+        snprintf(out, BT_SETTING_TEXT, "%s", *is_on ? "yes" : "no");
+        break;
+    case BT_SETTING_INT:
+        snprintf(out, BT_SETTING_TEXT, "%lld", (long long) *number);
+        break;
+    case BT_SETTING_TIME:
+        format_time(out, BT_SETTING_TEXT, *number);
+        break;
+    case BT_SETTING_SIZE:
+        format_size(out, BT_SETTING_TEXT, *number);
+        break;
+    case BT_SETTING_CHOICE:
+        format_choice(setting, *index, out);
+        break;
+    }
+    return out;
 }
 
 static int set_number(const bt_setting *setting, void *field, const char *value, char *why, size_t size)

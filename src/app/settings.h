@@ -28,6 +28,7 @@ typedef struct bt_setting {
     int64_t max;
     const char *choices; /* CHOICE: "ready-first|stop-first", index is the enum's value; STRING: the words allowed */
     const char *doc;     /* one sentence, plain text */
+    bool needs_restart;  /* a reload takes every other setting over */
 } bt_setting;
 
 extern const bt_setting bt_master_settings[]; /* ended by name NULL */
@@ -38,6 +39,11 @@ const bt_setting *bt_setting_find(const bt_setting *table, const char *name);
 
 /* What a value may be, in the file's syntax: "1 to 1024", "1ms to 24h", "ready-first, stop-first"; "" when anything. */
 void bt_setting_range(const bt_setting *setting, char *out, size_t size);
+
+/* The setting's value in the file's syntax, "not set" when there is none. `base`: the bt_master_config or
+ * bt_worker_config. Returns `out`, or a string of `base`. */
+#define BT_SETTING_TEXT 40
+const char *bt_setting_text(const bt_setting *setting, const void *base, char out[BT_SETTING_TEXT]);
 
 /* A config with every [baton] default applied and no worker. base_dir is copied. NULL when out of memory. */
 bt_config *bt_config_new(const char *base_dir);
@@ -88,8 +94,8 @@ void bt_add_line(char **list, const char *format, ...) __attribute__((format(pri
 
 /* What only holds between settings: names unique, at least one worker, listen parses and its scheme is known
  * (bt_protocol_exists(), given as a function so that this file knows no protocol), module readable and given when
- * `need_module`, user and group exist (and we are root), group only with user. Appends "worker web: ..." lines to
- * *errors. Warnings (stop-first with count 1) go to *warnings. Returns 0 or -EINVAL. */
+ * `need_module`, user and group exist (and we are root), group only with user, probe only for http. Appends "worker
+ * web: ..." lines to *errors. Warnings (stop-first with count 1) go to *warnings. Returns 0 or -EINVAL. */
 BATON_NODISCARD int bt_config_validate(const bt_config *config, bool need_module,
                                        bool (*protocol_exists)(const char *scheme), char **errors, char **warnings);
 

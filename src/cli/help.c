@@ -87,8 +87,9 @@ static void print_table(FILE *out, const bt_setting *table)
     char value[160];
     for (const bt_setting *setting = table; setting->name; setting++) {
         describe_value(setting, value, sizeof(value));
-        fprintf(out, "  %-20s%s; default: %s\n%22s", setting->name, value,
-                setting->fallback ? setting->fallback : "not set", "");
+        fprintf(out, "  %-20s%s; default: %s%s\n%22s", setting->name, value,
+                setting->fallback ? setting->fallback : "not set",
+                setting->needs_restart ? "; at the next restart" : "", "");
         print_wrapped(out, setting->doc, 22);
     }
 }
@@ -96,7 +97,8 @@ static void print_table(FILE *out, const bt_setting *table)
 void bt_print_settings(FILE *out)
 {
     fprintf(out, "Times: 500ms, 10s, 2m, 1h; a bare number counts seconds. Sizes: bytes, or 16k, 10m, 1g.\n"
-                 "Paths are relative to the configuration file, or to a start program's directory.\n\n"
+                 "Paths are relative to the configuration file, or to a start program's directory.\n"
+                 "A reload takes over every setting but those that say \"at the next restart\".\n\n"
                  "[baton]\n");
     print_table(out, bt_master_settings);
     fprintf(out, "\n[worker NAME]   letters, digits, '.', '_', '-', up to 63; one section for each worker\n");
@@ -109,8 +111,9 @@ static void print_markdown_table(FILE *out, const bt_setting *table)
     fprintf(out, "| setting | value | default | meaning |\n| --- | --- | --- | --- |\n");
     for (const bt_setting *setting = table; setting->name; setting++) {
         describe_value(setting, value, sizeof(value));
-        fprintf(out, "| `%s` | %s | %s%s%s | %s |\n", setting->name, value, setting->fallback ? "`" : "",
-                setting->fallback ? setting->fallback : "not set", setting->fallback ? "`" : "", setting->doc);
+        fprintf(out, "| `%s` | %s | %s%s%s | %s%s |\n", setting->name, value, setting->fallback ? "`" : "",
+                setting->fallback ? setting->fallback : "not set", setting->fallback ? "`" : "", setting->doc,
+                setting->needs_restart ? " Changes at the next restart." : "");
     }
 }
 
@@ -128,7 +131,8 @@ void bt_print_settings_markdown(FILE *out)
             "- Times: `500ms`, `10s`, `2m`, `1h`; a bare number counts seconds.\n"
             "- Sizes: bytes, or `16k`, `10m`, `1g` with factors of 1024.\n"
             "- Paths are relative to the directory of the file, or of the start program; so is the path of a Unix "
-            "socket.\n\n"
+            "socket.\n"
+            "- A reload takes over every setting but those that say \"at the next restart\".\n\n"
             "## [baton]\n\n");
     print_markdown_table(out, bt_master_settings);
     fprintf(

@@ -54,6 +54,8 @@ static void test_defaults_are_the_documented_ones(void **state)
     assert_false(config->master.daemonize);
     assert_int_equal(config->master.stop_timeout_ms, 2000);
     assert_int_equal(config->master.kill_timeout_ms, 5000);
+    assert_int_equal(config->master.on_master_exit, BT_ON_MASTER_EXIT_STOP);
+    assert_int_equal(config->master.keep_generations, 3);
     assert_string_equal(web->name, "web");
     assert_null(web->listen);
     assert_int_equal(web->count, 1);
@@ -74,6 +76,10 @@ static void test_defaults_are_the_documented_ones(void **state)
     assert_int_equal(web->idle_timeout_ms, 75000);
     assert_int_equal(web->linger_timeout_ms, 5000);
     assert_int_equal(web->keepalive_requests, 0);
+    assert_null(web->probe);
+    assert_int_equal(web->max_requests, 0);
+    assert_int_equal(web->max_memory, 0);
+    assert_int_equal(web->stuck_timeout_ms, 0);
 }
 
 static void test_every_setting_has_a_sentence(void **state)
@@ -263,6 +269,11 @@ static bool knows_http(const char *scheme)
     return strcmp(scheme, "http") == 0;
 }
 
+static bool knows_everything(const char *scheme)
+{
+    return *scheme != '\0';
+}
+
 static void expect_validation(bool need_module, const char *errors, const char *warnings)
 {
     char *found = NULL;
@@ -359,6 +370,64 @@ static void test_validate_warns_of_stop_first_alone(void **state)
     expect_validation(false, NULL, NULL);
 }
 
+static void test_validate_probe(void **state)
+{
+    (void) state;
+    accept_value("probe", "health");
+    expect_validation(false,
+                      "worker web: probe: only for a worker that listens on http\n"
+                      "worker web: probe: a path begins with \"/\"\n",
+                      NULL);
+    accept_value("listen", "text://127.0.0.1:70");
+    accept_value("probe", "/health");
+    char *errors = NULL;
+    char *warnings = NULL;
+    assert_int_equal(bt_config_validate(config, false, knows_everything, &errors, &warnings), -EINVAL);
+    assert_string_equal(errors, "worker web: probe: only for a worker that listens on http\n");
+    free(errors);
+
+    accept_value("listen", "http://127.0.0.1:70");
+    expect_validation(false, NULL, NULL);
+    accept_value("probe", "/health?deep=1&x=%20");
+    expect_validation(false, NULL, NULL);
+    accept_value("probe", "/a b");
+    expect_validation(false, "worker web: probe: byte 0x20 is not allowed in a path: write it as %20\n", NULL);
+    accept_value("probe", "/a\r\nX: y");
+    expect_validation(false, "worker web: probe: byte 0x0d is not allowed in a path: write it as %0D\n", NULL);
+    accept_value("probe", "/caf\xc3\xa9");
+    expect_validation(false, "worker web: probe: byte 0xc3 is not allowed in a path: write it as %C3\n", NULL);
+    accept_value("probe", "/a#b");
+    expect_validation(false, "worker web: probe: byte 0x23 is not allowed in a path: write it as %23\n", NULL);
+    accept_value("max_target", "256");
+    char path[300] = "/";
+    memset(path + 1, 'x', 256);
+    accept_value("probe", path);
+    expect_validation(false, "worker web: probe: 257 bytes long, max_target is 256\n", NULL);
+}
+
+static void test_validate_warns_of_recycling_that_hurts(void **state)
+{
+    (void) state;
+    accept_value("max_requests", "1000");
+    expect_validation(false, NULL, "worker web: max_requests: has no effect without listen\n");
+    accept_value("listen", "http://127.0.0.1:70");
+    expect_validation(false, NULL, NULL);
+    accept_value("strategy", "stop-first");
+    expect_validation(
+        false, NULL,
+        "worker web: strategy: stop-first with count 1 closes the connections at each reload\n"
+        "worker web: max_requests: with stop-first and count 1 each replacement closes the connections\n");
+    accept_value("strategy", "ready-first");
+    accept_value("max_memory", "1m");
+    accept_value("stuck_timeout", "100ms");
+    expect_validation(false, NULL,
+                      "worker web: max_memory: less than any process needs: each is replaced as soon as it serves\n"
+                      "worker web: stuck_timeout: under a second a busy machine is enough to have processes killed\n");
+    accept_value("max_memory", "256m");
+    accept_value("stuck_timeout", "10s");
+    expect_validation(false, NULL, NULL);
+}
+
 static void test_validate_wants_a_worker(void **state)
 {
     (void) state;
@@ -395,6 +464,8 @@ int main(void)
         TEST(test_validate_users),
         TEST(test_validate_limits),
         TEST(test_validate_warns_of_stop_first_alone),
+        TEST(test_validate_probe),
+        TEST(test_validate_warns_of_recycling_that_hurts),
         TEST(test_validate_wants_a_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
