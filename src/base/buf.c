@@ -2,9 +2,9 @@
  * Knows no socket and no protocol. */
 #include <base/buf.h>
 
+#include <base/alloc.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { SMALLEST = 256 };
 
@@ -27,7 +27,7 @@ int bt_buf_grow(bt_buf *buf, size_t extra)
     size_t cap = buf->cap < SMALLEST ? SMALLEST : buf->cap * 2;
     if (cap < len + extra)
         cap = len + extra;
-    char *data = malloc(cap);
+    char *data = bt_malloc(cap);
     if (!data)
         return -ENOMEM;
     if (len > 0)

@@ -1,9 +1,10 @@
 /* net/loop.c: the shared state of one process's connections and the two hooks into the libuv loop: flushing before it
  * waits, and turning the timeout wheel. Must not know protocols. */
+#include <base/alloc.h>
 #include <errno.h>
 #include <net/conn_internal.h>
 #include <net/loop.h>
-#include <stdlib.h>
+#include <net/loop_shut.h>
 
 static void flush_dirty(uv_prepare_t *prepare);
 static void turn_wheel(uv_timer_t *tick);
@@ -11,7 +12,7 @@ static void turn_wheel(uv_timer_t *tick);
 int bt_loop_init(bt_loop *loop, uint64_t process_number)
 {
     *loop = (bt_loop){.id_prefix = process_number << 40};
-    loop->receive_buffer = malloc(BT_RECEIVE_BUFFER);
+    loop->receive_buffer = bt_malloc(BT_RECEIVE_BUFFER);
     if (loop->receive_buffer == NULL)
         return -ENOMEM;
     int err = uv_loop_init(&loop->uv);
@@ -41,20 +42,11 @@ int bt_loop_init(bt_loop *loop, uint64_t process_number)
     return 0;
 }
 
-static void close_handle(uv_handle_t *handle, void *arg)
-{
-    (void) arg;
-    if (!uv_is_closing(handle))
-        uv_close(handle, NULL);
-}
-
 void bt_loop_close(bt_loop *loop)
 {
     if (loop->http_spare != NULL)
         loop->http_spare_free(loop->http_spare);
-    uv_walk(&loop->uv, close_handle, NULL);
-    uv_run(&loop->uv, UV_RUN_DEFAULT);
-    uv_loop_close(&loop->uv);
+    bt_loop_shut(&loop->uv);
 
     bt_list *node;
     while ((node = bt_list_pop(&loop->spare_conns)) != NULL)

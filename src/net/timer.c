@@ -1,7 +1,7 @@
 /* net/timer.c: one-shot and repeating timers for applications, on libuv's heap.
  * Must not know workers; a process tells it when to stop the repeating ones. */
+#include <base/alloc.h>
 #include <net/timer.h>
-#include <stdlib.h>
 
 struct baton_timer {
     uv_timer_t uv;
@@ -36,7 +36,7 @@ static void fire(uv_timer_t *uv)
 
 baton_timer *bt_timer_add(bt_loop *loop, uint64_t delay_ms, uint64_t interval_ms, baton_timer_fn fn, void *arg)
 {
-    baton_timer *timer = malloc(sizeof *timer);
+    baton_timer *timer = bt_malloc(sizeof *timer);
     if (timer == NULL)
         return NULL;
     timer->fn = fn;

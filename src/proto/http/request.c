@@ -2,10 +2,9 @@
  * Knows no connection: replies and baton_request_keep live with it. */
 #include <proto/http/request.h>
 
+#include <base/alloc.h>
 #include <baton/http.h>
 #include <proto/http/chars.h>
-
-#include <stdlib.h>
 
 /* ---- arena ---- */
 
@@ -34,7 +33,7 @@ char *bt_arena_alloc(bt_arena *arena, size_t len)
         size_t size = len > ARENA_BLOCK ? len : ARENA_BLOCK;
         if (size > SIZE_MAX - sizeof(*block))
             return NULL;
-        block = malloc(sizeof(*block) + size);
+        block = bt_malloc(sizeof(*block) + size);
         if (!block)
             return NULL;
         block->next = NULL;
