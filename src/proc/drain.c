@@ -8,10 +8,10 @@
  *   4 the successor    its verdict is in the kernel; we close our copy when we read it
  *   3'-> 1             refused, or the successor died: served here again (conn->refused) until another one is offered
  */
+#include <base/alloc.h>
 #include <base/log.h>
 #include <net/timer.h>
 #include <proc/process.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define ASK_AGAIN_MS 1000
@@ -193,7 +193,7 @@ static void on_pass_out_closing(bt_pass_out *out)
 
 static bt_pass_out *open_pass_out(bt_process *process, int fd)
 {
-    bt_pass_out *out = calloc(1, sizeof *out);
+    bt_pass_out *out = bt_calloc(1, sizeof *out);
     if (out == NULL)
         return NULL;
     out->owner = process;
@@ -243,7 +243,7 @@ static void on_pass_in_closing(bt_pass_in *in)
 
 void bt_process_take_from(bt_process *process, int fd)
 {
-    bt_pass_in *in = fd < 0 ? NULL : calloc(1, sizeof *in);
+    bt_pass_in *in = fd < 0 ? NULL : bt_calloc(1, sizeof *in);
     if (in != NULL) {
         in->owner = process;
         in->on_closing = on_pass_in_closing;

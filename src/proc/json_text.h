@@ -3,14 +3,13 @@
 #ifndef BT_PROC_JSON_TEXT_H
 #define BT_PROC_JSON_TEXT_H
 
+#include <base/alloc.h>
 #include <jansson.h>
-#include <stdlib.h>
-#include <string.h>
 
 static inline json_t *bt_json_text(const char *text)
 {
     json_t *string = json_string(text);
-    char *copy = string == NULL ? strdup(text) : NULL;
+    char *copy = string == NULL ? bt_strdup(text) : NULL;
     if (copy == NULL)
         return string;
     for (char *at = copy; *at != '\0'; at++) {
