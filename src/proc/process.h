@@ -31,6 +31,7 @@ typedef struct bt_process_start {
     bt_counters *counters;
     bt_log_tail *tail;
     bt_counter *crew_connections; /* shared by the processes of the worker */
+    bt_counters *crew_counters;   /* the same row: what outlives each of them */
 } bt_process_start;
 
 /* How long a process may take for the polite ends after its deadline; the master's kill waits that much longer. */
@@ -51,10 +52,11 @@ typedef struct bt_process {
     bt_channel channel;
     bt_acceptor acceptor;
     bt_pass_out *pass_out; /* towards the current successor, or NULL */
-    bt_list pass_outs;     /* all that are open, older ones included */
+    bt_list pass_outs;     /* all that are open, the oldest first: those that wait for a HELLO, and older successors' */
     bt_list pass_ins;
     uv_timer_t deadline; /* end of the drain */
     uv_timer_t retry;    /* offers refused connections again, or asks for a successor */
+    uv_timer_t recount;  /* why connections stay; drain.c's */
     uv_idle_t finish;    /* nothing left: end from the loop, not from a callback */
     bool told_handed_over;
     bool was_extended; /* the deadline found connections still leaving, and waited for them once */
