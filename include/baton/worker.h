@@ -96,8 +96,8 @@ BATON_API int baton_set(const char *setting, const char *value);
 BATON_API void baton_on_master_reload(void (*callback)(void));
 BATON_API void baton_on_master_stop(void (*callback)(void));
 
-/* Understands `start | stop | restart | reload | status | check | --help | --version` and does it.
- * Returns the exit code for main(). */
+/* Understands `start | stop | restart | reload | rollback | upgrade | status | generations | check | --help |
+ * --version` and does it. Returns the exit code for main(). */
 BATON_API BATON_NODISCARD int baton_run(int argc, char **argv);
 
 /* ---- inside a process ---- */

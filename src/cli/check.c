@@ -1,13 +1,13 @@
-/* cli/check.c: `baton check`: everything a start or a reload would trip over, without touching what runs.
- * Modules are copied and loaded exactly as a reload does, but in a child that may crash. */
+/* cli/check.c: `baton check`: everything a start or a reload would trip over, and what it would change, without
+ * touching what runs. Modules are copied and loaded exactly as a reload does, but in a child that may crash. */
 #include <cli/cli.h>
 
 #include <app/module.h>
 #include <base/clock.h>
+#include <cli/dry_run.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <proc/generation.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,18 +89,18 @@ static int try_module(const bt_worker_config *worker, const char *path, verdict 
     return -1;
 }
 
-static int check_worker(const char *where, const baton_worker *worker, const char *dir, uint64_t number)
+static int check_worker(const char *where, const baton_worker *worker, const char *dir, uint64_t number,
+                        bt_module_copy *copy)
 {
     const bt_worker_config *config = worker->config;
-    bt_module_copy copy;
     verdict found = {0};
     char why[1024];
     if (!config->module && !config->module_files)
         return 0;
 
-    bool is_bad = bt_generation_build(dir, number, config, &copy, why, sizeof(why)) < 0;
+    bool is_bad = bt_generation_build(dir, number, config, copy, why, sizeof(why)) < 0;
     if (!is_bad && config->module)
-        is_bad = try_module(config, copy.path, &found, why, sizeof(why)) < 0;
+        is_bad = try_module(config, copy->path, &found, why, sizeof(why)) < 0;
     if (is_bad) {
         fprintf(stderr, "%s: worker %s: module: %s\n", where, config->name, why);
         return -1;
@@ -114,11 +114,12 @@ static int check_worker(const char *where, const baton_worker *worker, const cha
     return 0;
 }
 
-static int check_modules(const char *where, const bt_service *service, const char *dir)
+/* `copies`: one for each worker. */
+static int check_modules(const char *where, const bt_service *service, const char *dir, bt_module_copy *copies)
 {
     int result = 0;
     for (size_t i = 0; i < service->config->worker_count; i++) {
-        if (check_worker(where, service->workers[i], dir, i + 1) < 0)
+        if (check_worker(where, service->workers[i], dir, i + 1, &copies[i]) < 0)
             result = -1;
     }
     if (bt_generation_remove_all(dir) < 0)
@@ -130,25 +131,42 @@ static int check_modules(const char *where, const bt_service *service, const cha
     return result;
 }
 
+/* In a directory of its own, which is gone afterwards. */
+static int check_in_private(const char *where, const bt_service *service, bt_module_copy *copies)
+{
+    const char *tmp = getenv("TMPDIR");
+    char dir[256];
+    tmp = tmp && *tmp ? tmp : "/tmp";
+    int len = snprintf(dir, sizeof(dir), "%s/baton-check-XXXXXX", tmp);
+    if (len < (int) sizeof(dir) && mkdtemp(dir))
+        return check_modules(where, service, dir, copies);
+    fprintf(stderr, "%s: cannot make a temporary directory below %s: %s\n", where, tmp,
+            strerror(len >= (int) sizeof(dir) ? ENAMETOOLONG : errno));
+    return -1;
+}
+
 int bt_cli_check(bt_cli *cli)
 {
+    char why[512];
     bt_service *service = bt_cli_load(cli);
     if (!service)
         return BT_EXIT_USAGE;
 
     const char *where = cli->is_command ? cli->file : cli->program;
-    const char *tmp = getenv("TMPDIR");
-    char dir[256];
-    int len = snprintf(dir, sizeof(dir), "%s/baton-check-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    int result = BT_EXIT_USAGE;
     size_t count = service->config->worker_count;
-    if (len >= (int) sizeof(dir) || !mkdtemp(dir))
-        fprintf(stderr, "%s: cannot make a temporary directory below %s: %s\n", where, tmp ? tmp : "/tmp",
-                strerror(len >= (int) sizeof(dir) ? ENAMETOOLONG : errno));
-    else if (check_modules(where, service, dir) == 0)
-        result = BT_EXIT_DONE;
-    if (result == BT_EXIT_DONE)
+    bt_module_copy *copies = calloc(count, sizeof(*copies));
+    int code = BT_EXIT_USAGE;
+    if (!copies)
+        bt_cli_fail(cli, code, "out of memory");
+    else if (check_in_private(where, service, copies) == 0)
+        code = BT_EXIT_DONE;
+    if (code == BT_EXIT_DONE) {
         printf("%s: ok, %zu worker%s\n", where, count, count == 1 ? "" : "s");
+        /* What is checked is right all the same: a master that hangs is no reason to fail. */
+        if (bt_dry_run(stdout, service->config, copies, why, sizeof(why)) < 0)
+            fprintf(stderr, "%s: warning: not compared with what runs: %s\n", where, why);
+    }
+    free(copies);
     bt_cli_unload(cli, service);
-    return result;
+    return code;
 }

@@ -32,7 +32,7 @@ typedef struct bt_cli {
     bool is_command;     /* the baton command, which reads a file; else a start program */
     const char *file;    /* -c FILE as given */
     unsigned options;    /* BT_OPTION_*, those given */
-    const char *operand; /* worker of `reload`, topic of `help`; NULL */
+    const char *operand; /* worker of `reload` and `rollback`, topic of `help`; NULL */
 } bt_cli;
 
 typedef struct bt_command {
@@ -69,7 +69,19 @@ void bt_cli_unload(const bt_cli *cli, bt_service *service);
  * (NULL: none). NULL after saying that the file cannot be read. */
 bt_service *bt_cli_load_lenient(const bt_cli *cli, char **mistakes);
 
-/* check.c */
-int bt_cli_check(bt_cli *cli);
+/* Says that nothing runs, and returns the exit code. With mistakes in the file (NULL: none) nobody knows whether its
+ * pid_file is the running master's: those are printed and the code is BT_EXIT_USAGE. */
+int bt_cli_not_running(const bt_cli *cli, const char *why, const char *mistakes);
+
+/* The commands. Each returns the exit code. */
+int bt_cli_start(bt_cli *cli); /* start_stop.c */
+int bt_cli_stop(bt_cli *cli);
+int bt_cli_restart(bt_cli *cli);
+int bt_cli_reload(bt_cli *cli); /* reload.c */
+int bt_cli_rollback(bt_cli *cli);
+int bt_cli_upgrade(bt_cli *cli);
+int bt_cli_status(bt_cli *cli); /* status.c */
+int bt_cli_generations(bt_cli *cli);
+int bt_cli_check(bt_cli *cli); /* check.c */
 
 #endif

@@ -195,13 +195,13 @@ json_t *bt_client_ask(bt_client *client, json_t *request, bt_client_progress pro
     return wait_for_done(client, true, progress, arg, why, size);
 }
 
-json_t *bt_client_status(const char *pid_file, int *error, char *why, size_t size)
+json_t *bt_client_query(const char *command, const char *pid_file, int *error, char *why, size_t size)
 {
     bt_client client;
     json_t *done = NULL;
     *error = bt_client_open(&client, pid_file, why, size);
     if (*error == 0) {
-        *error = send_line(&client, json_pack("{s:s}", "command", "status"));
+        *error = send_line(&client, json_pack("{s:s}", "command", command));
         if (*error < 0)
             say(why, size, *error, "talking to the master");
         else
@@ -216,6 +216,25 @@ json_t *bt_client_status(const char *pid_file, int *error, char *why, size_t siz
     }
     bt_client_close(&client);
     return done;
+}
+
+json_t *bt_client_status(const char *pid_file, int *error, char *why, size_t size)
+{
+    return bt_client_query("status", pid_file, error, why, size);
+}
+
+int bt_client_code(const json_t *done)
+{
+    int code = (int) json_integer_value(json_object_get(done, "code"));
+    if (json_is_true(json_object_get(done, "ok")))
+        return 0;
+    return code ? code : 1;
+}
+
+const char *bt_client_message(const json_t *done)
+{
+    const char *message = json_string_value(json_object_get(done, "message"));
+    return message ? message : "";
 }
 
 int bt_client_wait_gone(bt_client *client, uint64_t timeout_ms)

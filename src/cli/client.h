@@ -32,12 +32,17 @@ void bt_client_close(bt_client *client);
 json_t *bt_client_ask(bt_client *client, json_t *request, bt_client_progress progress, void *arg, char *why,
                       size_t size);
 
+/* What the last line says: the exit code of the command, and its message ("" when there is none). */
+int bt_client_code(const json_t *done);
+const char *bt_client_message(const json_t *done);
+
 /* After a stop: until the master's end of the connection is closed and the lock of its pid file is free.
  * 0, or -ETIMEDOUT when that takes more than `timeout_ms`. Works on a client that is not open, too. */
 BATON_NODISCARD int bt_client_wait_gone(bt_client *client, uint64_t timeout_ms);
 
-/* One question with a short answer: opens, asks, closes. The done line, or NULL with words in `why` and the
- * reason in *error (as bt_client_open). */
+/* One question with a short answer, such as "status": opens, asks, closes. The done line, or NULL with words in `why`
+ * and the reason in *error (as bt_client_open). */
+json_t *bt_client_query(const char *command, const char *pid_file, int *error, char *why, size_t size);
 json_t *bt_client_status(const char *pid_file, int *error, char *why, size_t size);
 
 #endif

@@ -15,20 +15,23 @@ void bt_print_help(const bt_cli *cli, FILE *out)
     fprintf(out, "\noptions:\n");
     if (cli->is_command)
         fprintf(out, "  -c, --config FILE   the configuration (baton.ini)\n");
-    fprintf(out, "  -d, --daemon        start, restart: go to the background when the service is up\n"
-                 "  -g, --graceful      stop, restart: let requests finish for as long as drain_timeout\n"
-                 "                      reload: wait without limit for what cannot be passed on\n"
-                 "      --wait          reload: return when the new processes have passed their probation\n"
-                 "      --no-wait       reload: return at once\n"
-                 "      --json          status: as JSON; with -w one line a second\n"
-                 "  -w, --watch         status: again every second, until Ctrl-C\n"
-                 "  -h, --help [settings]\n"
-                 "  -V, --version\n"
-                 "\nexit codes:\n"
-                 "  0  done; after a reload: the new code serves in every process\n"
-                 "  1  failed: could not start, already running, reload failed (the old code goes on serving)\n"
-                 "  2  wrong usage or configuration; nothing was done\n"
-                 "  3  not running (status, stop, reload)\n");
+    fprintf(out,
+            "  -d, --daemon        start, restart: go to the background when the service is up\n"
+            "  -g, --graceful      stop, restart: let requests finish for as long as drain_timeout\n"
+            "                      reload: wait without limit for what cannot be passed on\n"
+            "      --wait          reload, rollback, upgrade: return when the new processes have passed their "
+            "probation\n"
+            "      --no-wait       reload: return at once\n"
+            "      --json          status, generations: as JSON; status -w: one line a second\n"
+            "  -w, --watch         status: again every second, until Ctrl-C\n"
+            "  -h, --help [settings]\n"
+            "  -V, --version\n"
+            "\nexit codes:\n"
+            "  0  done; after a reload, rollback or upgrade: the code asked for serves in every process\n"
+            "  1  failed: could not start, already running, nothing to go back to, a reload or upgrade failed (the\n"
+            "     old code goes on serving)\n"
+            "  2  wrong usage or configuration; nothing was done\n"
+            "  3  not running (all but start, restart, check, help, version)\n");
 }
 
 /* `text` as a block whose lines begin behind `indent` blanks; the first one is there already. */

@@ -90,3 +90,11 @@ void bt_cli_unload(const bt_cli *cli, bt_service *service)
     if (cli->is_command)
         bt_service_free(service);
 }
+
+int bt_cli_not_running(const bt_cli *cli, const char *why, const char *mistakes)
+{
+    if (!mistakes)
+        return bt_cli_fail(cli, BT_EXIT_NOT_RUNNING, "%s", why);
+    fputs(mistakes, stderr);
+    return bt_cli_fail(cli, BT_EXIT_USAGE, "%s; but the configuration has mistakes", why);
+}

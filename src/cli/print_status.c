@@ -2,30 +2,44 @@
  * Must not know how it was asked for. */
 #include <cli/print_status.h>
 
+#include <cli/table.h>
 #include <inttypes.h>
 #include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
 
-#define COLUMNS 13
-#define WIDEST  64
-
-static const struct column {
-    const char *title;
-    bool is_text; /* left-aligned */
-} columns[COLUMNS] = {
-    {"worker", true},       {"slot", false},     {"pid", false},      {"gen", false}, {"state", true},
-    {"connections", false}, {"requests", false}, {"in", false},       {"out", false}, {"memory", false},
-    {"uptime", false},      {"restarts", false}, {"last exit", true},
+enum {
+    WORKER,
+    SLOT,
+    PID,
+    GENERATION,
+    STATE,
+    CONNECTIONS,
+    REQUESTS,
+    PASSED_IN,
+    PASSED_OUT,
+    MEMORY,
+    UPTIME,
+    RESTARTS,
+    LAST_EXIT,
+    REMARKS,
 };
 
-typedef char row[COLUMNS][WIDEST];
-
-typedef struct table {
-    row *rows;
-    size_t count;
-    size_t size;
-} table;
+static const bt_table_column columns[] = {
+    [WORKER] = {"worker", .is_text = true},
+    [SLOT] = {"slot"},
+    [PID] = {"pid"},
+    [GENERATION] = {"gen"},
+    [STATE] = {"state", .is_text = true},
+    [CONNECTIONS] = {"connections"},
+    [REQUESTS] = {"requests"},
+    [PASSED_IN] = {"in"},
+    [PASSED_OUT] = {"out"},
+    [MEMORY] = {"memory"},
+    [UPTIME] = {"uptime"},
+    [RESTARTS] = {"restarts"},
+    [LAST_EXIT] = {"last exit", .is_text = true},
+    [REMARKS] = {"remarks", .is_text = true, .is_optional = true},
+    [REMARKS + 1] = {0},
+};
 
 /* The summary row. */
 typedef struct totals {
@@ -47,20 +61,6 @@ static const char *text(const json_t *object, const char *key, const char *other
 {
     const char *value = json_string_value(json_object_get(object, key));
     return value ? value : otherwise;
-}
-
-static row *add_row(table *t)
-{
-    if (t->count == t->size) {
-        size_t size = t->size ? t->size * 2 : 32;
-        row *rows = realloc(t->rows, size * sizeof(*rows));
-        if (!rows)
-            return NULL;
-        t->rows = rows;
-        t->size = size;
-    }
-    memset(&t->rows[t->count], 0, sizeof(row));
-    return &t->rows[t->count++];
 }
 
 /* "3s", "4m10s", "5h02m", "12d3h": two units are enough for people. */
@@ -89,38 +89,80 @@ static void format_bytes(char *out, size_t size, json_int_t bytes)
     snprintf(out, size, value < 10 ? "%.1f%c" : "%.0f%c", value, units[unit]);
 }
 
-static void put_number(char *cell, json_int_t value)
+static void put_text(char *cell, const char *value)
 {
-    snprintf(cell, WIDEST, "%" JSON_INTEGER_FORMAT, value);
+    snprintf(cell, BT_TABLE_CELL, "%s", value);
 }
 
-static void add_process(table *t, totals *sum, const char *worker, const json_t *process, uint64_t now_ms)
+static void put_number(char *cell, json_int_t value)
 {
-    row *cells = add_row(t);
+    snprintf(cell, BT_TABLE_CELL, "%" JSON_INTEGER_FORMAT, value);
+}
+
+/* "2 app state, 1 response"; returns the sum of the numbers. */
+static json_int_t describe_stays(const json_t *stays, char *out, size_t size)
+{
+    json_int_t sum = 0;
+    size_t used = 0;
+    const char *reason;
+    const json_t *count;
+    out[0] = '\0';
+    json_object_foreach((json_t *) (uintptr_t) stays, reason, count)
+    {
+        json_int_t many = json_integer_value(count);
+        if (many <= 0)
+            continue;
+        sum += many;
+        if (used < size)
+            used += (size_t) snprintf(out + used, size - used, "%s%" JSON_INTEGER_FORMAT " %s", used ? ", " : "", many,
+                                      reason);
+    }
+    return sum;
+}
+
+/* "stuck 12 s, holds 3: 2 app state, 1 response" */
+static void describe_trouble(const json_t *process, char *out)
+{
+    char stays[BT_TABLE_CELL / 2];
+    char stuck[40] = "";
+    const json_t *stuck_ms = json_object_get(process, "stuck_ms");
+    json_int_t held = describe_stays(json_object_get(process, "stays"), stays, sizeof(stays));
+    if (json_is_integer(stuck_ms))
+        snprintf(stuck, sizeof(stuck), "stuck %" JSON_INTEGER_FORMAT " s", json_integer_value(stuck_ms) / 1000);
+    if (held > 0)
+        snprintf(out, BT_TABLE_CELL, "%s%sholds %" JSON_INTEGER_FORMAT ": %s", stuck, *stuck ? ", " : "", held, stays);
+    else
+        snprintf(out, BT_TABLE_CELL, "%s", stuck);
+}
+
+static void add_process(bt_table *table, totals *sum, const char *worker, const json_t *process, uint64_t now_ms)
+{
+    bt_table_row *cells = bt_table_add(table);
     if (!cells)
         return;
     json_int_t pid = number(process, "pid");
     json_int_t started = number(process, "started_at");
     json_int_t memory = number(process, "memory");
 
-    snprintf((*cells)[0], WIDEST, "%s", worker);
-    put_number((*cells)[1], number(process, "slot"));
-    put_number((*cells)[3], number(process, "generation"));
-    snprintf((*cells)[4], WIDEST, "%s", text(process, "state", "-"));
-    put_number((*cells)[5], number(process, "connections"));
-    put_number((*cells)[6], number(process, "requests"));
-    put_number((*cells)[7], number(process, "passed_in"));
-    put_number((*cells)[8], number(process, "passed_out"));
-    put_number((*cells)[11], number(process, "restarts"));
-    snprintf((*cells)[12], WIDEST, "%s", text(process, "last_exit", "-"));
+    put_text((*cells)[WORKER], worker);
+    put_number((*cells)[SLOT], number(process, "slot"));
+    put_number((*cells)[GENERATION], number(process, "generation"));
+    put_text((*cells)[STATE], text(process, "state", "-"));
+    put_number((*cells)[CONNECTIONS], number(process, "connections"));
+    put_number((*cells)[REQUESTS], number(process, "requests"));
+    put_number((*cells)[PASSED_IN], number(process, "passed_in"));
+    put_number((*cells)[PASSED_OUT], number(process, "passed_out"));
+    put_number((*cells)[RESTARTS], number(process, "restarts"));
+    put_text((*cells)[LAST_EXIT], text(process, "last_exit", "-"));
+    describe_trouble(process, (*cells)[REMARKS]);
     if (pid > 0) {
-        put_number((*cells)[2], pid);
-        format_bytes((*cells)[9], WIDEST, memory);
-        format_age((*cells)[10], WIDEST, started > 0 ? (json_int_t) now_ms - started : 0);
+        put_number((*cells)[PID], pid);
+        format_bytes((*cells)[MEMORY], BT_TABLE_CELL, memory);
+        format_age((*cells)[UPTIME], BT_TABLE_CELL, started > 0 ? (json_int_t) now_ms - started : 0);
     } else { /* waits for its next try */
-        snprintf((*cells)[2], WIDEST, "-");
-        snprintf((*cells)[9], WIDEST, "-");
-        snprintf((*cells)[10], WIDEST, "-");
+        put_text((*cells)[PID], "-");
+        put_text((*cells)[MEMORY], "-");
+        put_text((*cells)[UPTIME], "-");
     }
 
     sum->processes += pid > 0;
@@ -132,38 +174,36 @@ static void add_process(table *t, totals *sum, const char *worker, const json_t 
     sum->restarts += number(process, "restarts");
 }
 
-static void add_summary(table *t, const totals *sum)
+static void add_summary(bt_table *table, const totals *sum)
 {
-    row *cells = add_row(t);
+    bt_table_row *cells = bt_table_add(table);
     if (!cells)
         return;
-    snprintf((*cells)[0], WIDEST, "all");
-    put_number((*cells)[2], sum->processes);
-    snprintf((*cells)[4], WIDEST, sum->processes == 1 ? "process" : "processes");
-    put_number((*cells)[5], sum->connections);
-    put_number((*cells)[6], sum->requests);
-    put_number((*cells)[7], sum->passed_in);
-    put_number((*cells)[8], sum->passed_out);
-    format_bytes((*cells)[9], WIDEST, sum->memory);
-    put_number((*cells)[11], sum->restarts);
+    put_text((*cells)[WORKER], "all");
+    put_number((*cells)[PID], sum->processes);
+    put_text((*cells)[STATE], sum->processes == 1 ? "process" : "processes");
+    put_number((*cells)[CONNECTIONS], sum->connections);
+    put_number((*cells)[REQUESTS], sum->requests);
+    put_number((*cells)[PASSED_IN], sum->passed_in);
+    put_number((*cells)[PASSED_OUT], sum->passed_out);
+    format_bytes((*cells)[MEMORY], BT_TABLE_CELL, sum->memory);
+    put_number((*cells)[RESTARTS], sum->restarts);
 }
 
-static void print_table(FILE *out, const table *t)
+/* Above everything else: somebody has to do something about them. */
+static void print_alarms(FILE *out, const json_t *status)
 {
-    int widths[COLUMNS] = {0};
-    for (size_t i = 0; i < t->count; i++) {
-        for (size_t c = 0; c < COLUMNS; c++) {
-            int len = (int) strlen(t->rows[i][c]);
-            widths[c] = len > widths[c] ? len : widths[c];
+    size_t i;
+    size_t j;
+    const json_t *worker;
+    const json_t *alarm;
+    json_array_foreach(json_object_get(status, "workers"), i, worker)
+    {
+        json_array_foreach(json_object_get(worker, "alarms"), j, alarm)
+        {
+            if (json_is_string(alarm))
+                fprintf(out, "ALARM worker %s: %s\n", text(worker, "name", "-"), json_string_value(alarm));
         }
-    }
-    for (size_t i = 0; i < t->count; i++) {
-        for (size_t c = 0; c < COLUMNS; c++) {
-            bool is_last = c + 1 == COLUMNS; /* wide enough for every word of an exit */
-            int width = is_last ? 0 : columns[c].is_text ? -widths[c] : widths[c];
-            fprintf(out, "%s%*s", c > 0 && !(is_last && !t->rows[i][c][0]) ? "  " : "", width, t->rows[i][c]);
-        }
-        fputc('\n', out);
     }
 }
 
@@ -201,17 +241,17 @@ static void print_worker(FILE *out, const json_t *worker)
         fprintf(out, "%s%s (%" JSON_INTEGER_FORMAT " time%s)", i == 0 ? "; exits: " : ", ", text(item, "reason", "-"),
                 times, times == 1 ? "" : "s");
     }
+    char stayed[256];
+    if (describe_stays(json_object_get(worker, "stayed"), stayed, sizeof(stayed)) > 0)
+        fprintf(out, "; not passed so far: %s", stayed);
     fputc('\n', out);
 }
 
 void bt_print_status(FILE *out, const json_t *status, uint64_t now_ms)
 {
-    table t = {0};
+    bt_table table = {.columns = columns};
     totals sum = {0};
-    row *titles = add_row(&t);
-    for (size_t c = 0; titles && c < COLUMNS; c++)
-        snprintf((*titles)[c], WIDEST, "%s", columns[c].title);
-
+    print_alarms(out, status);
     print_master(out, status);
     size_t i;
     size_t j;
@@ -221,10 +261,10 @@ void bt_print_status(FILE *out, const json_t *status, uint64_t now_ms)
     {
         print_worker(out, worker);
         json_array_foreach(json_object_get(worker, "processes"), j, process)
-            add_process(&t, &sum, text(worker, "name", "-"), process, now_ms);
+            add_process(&table, &sum, text(worker, "name", "-"), process, now_ms);
     }
-    add_summary(&t, &sum);
+    add_summary(&table, &sum);
     fputc('\n', out);
-    print_table(out, &t);
-    free(t.rows);
+    bt_table_print(out, &table);
+    bt_table_free(&table);
 }

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not running.
 """
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -60,7 +61,8 @@ def test_every_command_is_in_the_manual_page():
     text = run("--help").stdout
     commands = re.findall(r"^  ([a-z]+)[ \[]", text.split("options:")[0], re.M)
     options = re.findall(r"--([a-z-]+)", text.split("options:")[1].split("exit codes:")[0])
-    assert {"start", "stop", "restart", "reload", "status", "check", "help", "version"} <= set(commands)
+    assert {"start", "stop", "restart", "reload", "rollback", "upgrade", "status", "generations", "check", "help",
+            "version"} <= set(commands)
     assert not [name for name in commands if ".It Cm %s\n" % name not in page]
     assert not [name for name in options if "Fl -" + name not in page]
 
@@ -84,6 +86,11 @@ def test_version_and_help_go_to_stdout():
     (["status", "-d"], "status: --daemon does not go with it; usage: baton status [--json] [-w]"),
     (["start", "--json"], "start: --json does not go with it; usage: baton start [-d]"),
     (["stop", "now"], 'stop: unexpected "now"; usage: baton stop [-g]'),
+    (["upgrade", "now"], 'upgrade: unexpected "now"; usage: baton upgrade [--wait]'),
+    (["upgrade", "--no-wait"], "upgrade: --no-wait does not go with it; usage: baton upgrade [--wait]"),
+    (["rollback", "-g"], "rollback: --graceful does not go with it; usage: baton rollback [NAME] [--wait]"),
+    (["generations", "3"], 'generations: unexpected "3"; usage: baton generations [--json]'),
+    (["rolback"], 'unknown command "rolback" (did you mean "rollback"?), see baton --help'),
     (["reload", "a", "b"], 'reload: unexpected "b"; usage: baton reload'),
     (["reload", "--wait", "--no-wait"], "reload: either --wait or --no-wait"),
     (["stop", "--graceful=yes"], "--graceful takes no value"),
@@ -99,7 +106,8 @@ def test_wrong_usage_exits_2_and_says_why(words, complaint, tmp_path):
         assert result.stderr.startswith("baton: ") and result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("word", ["start", "stop", "restart", "reload", "status", "check"])
+@pytest.mark.parametrize("word", ["start", "stop", "restart", "reload", "rollback", "upgrade", "status",
+                                  "generations", "check"])
 def test_no_configuration_exits_2(word, tmp_path):
     here = run(word, cwd=tmp_path)
     assert here.returncode == 2 and "-c FILE" in here.stderr and here.stderr.count("\n") == 1
@@ -123,7 +131,7 @@ module = ./http-echo.so
 def test_all_mistakes_are_reported_and_nothing_starts(new_service):
     service = new_service(BROKEN)
     ini = "%s/baton.ini" % service.folder
-    for word in ("check", "start", "restart", "reload"):
+    for word in ("check", "start", "restart", "reload", "upgrade"):
         result = service.command(word)
         assert result.returncode == 2
         assert result.stderr.startswith(
@@ -149,11 +157,14 @@ def test_a_broken_file_does_not_keep_a_service_from_being_stopped(serve):
     refused = service.command("reload")
     assert refused.returncode == 2 and "baton.ini:7: worker web: colour: unknown setting" in refused.stderr
     assert service.command("restart").returncode == 2
+    assert service.command("upgrade").returncode == 2
     assert service.is_running
     assert service.command("stop").returncode == 0
     # Nobody knows any more whether this is the pid file that was meant.
     after = service.command("stop")
     assert after.returncode == 2 and "not running" in after.stderr and "colour" in after.stderr
+    for word in ("rollback", "generations"):
+        assert service.command(word).returncode == 2
 
 
 # ---- check ----
@@ -433,7 +444,8 @@ class FakeMaster(threading.Thread):
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.holder.stdout.readline()
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(str(folder / "run" / "baton.sock"))
+        self.path = folder / "run" / "baton.sock"
+        self.socket.bind(str(self.path))
         self.socket.listen()
         self.open = []
 
@@ -457,6 +469,7 @@ class FakeMaster(threading.Thread):
     def __exit__(self, *_):
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
+        self.path.unlink()
         for conn in self.open:
             conn.close()
         self.holder.stdin.close()
@@ -499,13 +512,177 @@ def test_what_is_asked_of_the_master(new_service):
         assert master.requests == [dict({"command": "reload", "worker": None}, **fields) for fields in asked.values()]
 
 
+@pytest.mark.parametrize("words, request_line", [
+    (["rollback"], {"command": "rollback", "worker": None, "wait": "serve"}),
+    (["rollback", "--wait"], {"command": "rollback", "worker": None, "wait": "probation"}),
+    (["rollback", "web"], {"command": "rollback", "worker": "web", "wait": "serve"}),
+    (["upgrade"], {"command": "upgrade", "wait": "serve"}),
+    (["upgrade", "--wait"], {"command": "upgrade", "wait": "probation"}),
+    (["generations"], {"command": "generations"}),
+], ids=" ".join)
+def test_what_else_is_asked_of_the_master(words, request_line, new_service):
+    service = new_service(worker_ini())
+    answer = done(status={"workers": [{"name": "web"}]}, generations=[])
+    with FakeMaster(service.folder, answer) as master:
+        assert service.command(*words).returncode == 0
+        assert master.requests[-1] == request_line
+
+
+@pytest.mark.parametrize("word", ["reload", "rollback", "upgrade"])
+def test_a_failure_shows_what_the_process_logged(word, new_service):
+    service = new_service(worker_ini())
+    with FakeMaster(service.folder, done(ok=False, code=1, message="web[0]: signal 6", log=["first", "last words"])):
+        result = service.command(word)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "baton: %s failed: web[0]: signal 6\n  first\n  last words\n" % word
+
+
+# ---- generations and status, as they are laid out ----
+
+GENERATIONS = [
+    {"number": 7, "created_at": 1700000000000, "state": "kept", "reason": "",
+     "workers": [{"name": "web", "sha256": "0123456789abcdef" * 4, "build_id": "cafe01"},
+                 {"name": "tasks", "sha256": None, "build_id": None}]},
+    {"number": 8, "created_at": 1700000001000, "state": "serving", "reason": "",
+     "workers": [{"name": "web", "sha256": "fedcba9876543210" * 4, "build_id": "cafe02"}]},
+    {"number": 9, "created_at": 1700000002000, "state": "failed", "reason": "web[0]: signal 11", "workers": []},
+]
+
+
+def test_generations_table(new_service):
+    service = new_service(worker_ini(), env={"TZ": "UTC"})
+    with FakeMaster(service.folder, done(generations=GENERATIONS)):
+        result = service.command("generations")
+    assert result.returncode == 0
+    assert result.stdout.splitlines() == [
+        "generation  state    made                 worker  sha256        build id  reason",
+        "         7  kept     2023-11-14T22:13:20  web     0123456789ab  cafe01",
+        "                                          tasks   -             -",
+        "       * 8  serving  2023-11-14T22:13:21  web     fedcba987654  cafe02",
+        "         9  failed   2023-11-14T22:13:22                                  web[0]: signal 11",
+    ]
+
+
+def test_generations_as_json_are_the_masters(new_service):
+    service = new_service(worker_ini())
+    with FakeMaster(service.folder, done(generations=GENERATIONS)):
+        result = service.command("generations", "--json")
+    assert result.returncode == 0 and json.loads(result.stdout) == GENERATIONS
+
+
+def test_status_shows_alarms_first_and_what_is_the_matter_with_a_process(new_service):
+    service = new_service(worker_ini())
+    process = {"slot": 0, "pid": 70, "generation": 1, "state": "draining", "connections": 3, "last_exit": None,
+               "stuck_ms": 12345, "stays": {"app state": 2, "response": 1}}
+    healthy = dict(process, slot=1, pid=71, state="serving", stuck_ms=None, stays={})
+    worker = {"name": "web", "listen": "http://127.0.0.1:80", "count": 2, "generation": 1, "exits": [],
+              "stayed": {"app state": 5}, "alarms": ["slot 1: ended 5 times"], "processes": [process, healthy]}
+    with FakeMaster(service.folder, done(status={"version": "0.1.0", "pid": 69, "state": "running",
+                                                 "workers": [worker]})):
+        lines = service.must("status").stdout.splitlines()
+    assert lines[0] == "ALARM worker web: slot 1: ended 5 times"
+    assert lines[1].startswith("baton 0.1.0, pid 69")
+    assert lines[2].endswith("; not passed so far: 5 app state")
+    table = lines[lines.index("") + 1:]
+    assert table[0].endswith("last exit  remarks")
+    assert table[1].endswith("stuck 12 s, holds 3: 2 app state, 1 response")
+    assert table[2].endswith("  -")
+
+
+# ---- check beside a running service ----
+
+def compared(service, old_ini, generations=(), file=None, **fields):
+    """What `check` says when a master answers that it runs with `old_ini`."""
+    ini = str(service.folder / "baton.ini")
+    names = re.findall(r"\[worker (\w+)\]", old_ini)
+    config = dict({"file": file or ini, "workers": [{"name": name, "generation": 3} for name in names],
+                   "texts": [{"generation": 3, "text": old_ini}]}, **fields)
+
+    def answer(request):
+        return done(config=config) if request["command"] == "config" else done(generations=list(generations))
+    with FakeMaster(service.folder, answer):
+        result = service.command("check")
+    assert result.returncode == 0, result.stderr
+    ok, _, rest = result.stdout.partition("\n")
+    assert ok.startswith(ini + ": ok, ")
+    return rest, result.stderr
+
+
+BEFORE = """[baton]
+stop_timeout = 3
+[worker web]
+listen = http://127.0.0.1:8080
+module = ./http-echo.so
+count = 2
+[worker gate]
+reloadable = no
+module = ./http-echo.so
+[worker old]
+module = ./http-echo.so
+"""
+
+
+def test_check_says_what_a_reload_would_change(new_service):
+    after = BEFORE.replace("count = 2", "count = 4").replace("[worker old]", "[worker api]\nlisten = http://*:8081") \
+        .replace("reloadable = no", "reloadable = no\ncount = 2") \
+        .replace("stop_timeout = 3", "stop_timeout = 4s\nrun_dir = run2")
+    service = new_service(after)
+    rest, stderr = compared(service, BEFORE)
+    assert stderr == ""
+    folder = service.folder
+    assert rest.splitlines() == [
+        "a reload would change:",
+        "  [baton] stop_timeout: 3s -> 4s",
+        "  worker web: count: 2 -> 4",
+        "  worker api: new, listens on http://*:8081",
+        "  worker old: removed",
+        "  [baton] run_dir: %s/run -> %s/run2: takes effect at the next restart" % (folder, folder),
+        "  worker gate: reloadable = no: waits for `reload gate`: count: 1 -> 2",
+    ]
+
+
+def test_check_says_that_nothing_would_change(new_service):
+    service = new_service(BEFORE)
+    rest, _ = compared(service, BEFORE.replace("count = 2", "count = 2 ; two"))
+    assert rest == "a reload would change nothing\n"
+
+
+def test_check_sees_by_its_hash_that_a_module_has_changed(new_service):
+    service = new_service(BEFORE)
+    serving = hashlib.sha256((service.folder / "http-echo.so").read_bytes()).hexdigest()
+    workers = [{"name": name, "sha256": serving, "build_id": None} for name in ("web", "gate", "old")]
+    generations = [{"number": 3, "state": "serving", "workers": workers}]
+    rest, _ = compared(service, BEFORE, generations)
+    assert rest == "a reload would change nothing\n"
+    with open(service.folder / "http-echo.so", "ab") as module:
+        module.write(b"\n")
+    rest, _ = compared(service, BEFORE, generations)
+    assert rest.splitlines() == ["a reload would change:", "  worker web: module: changed",
+                                 "  worker old: module: changed",
+                                 "  worker gate: reloadable = no: waits for `reload gate`: module: changed"]
+
+
+def test_check_does_not_compare_with_another_file(new_service):
+    service = new_service(BEFORE)
+    rest, _ = compared(service, BEFORE, file="/other/baton.ini")
+    assert rest == "what runs was started with /other/baton.ini, and a reload reads that\n"
+
+
+def test_check_is_right_beside_a_master_that_cannot_answer(new_service):
+    service = new_service(worker_ini())
+    with FakeMaster(service.folder, done(ok=False, code=2, message="unknown command")):
+        result = service.command("check")
+    assert result.returncode == 0
+    assert "ok, 1 worker" in result.stdout and "change" not in result.stdout
+    assert result.stderr.endswith("warning: not compared with what runs: unknown command\n")
+
+
 def test_exit_code_is_the_masters(new_service):
     service = new_service(worker_ini())
     for fields, code in (({"ok": False, "code": 1}, 1), ({"ok": False, "code": 2}, 2), ({"ok": False, "code": 0}, 1),
                          ({"ok": True}, 0)):
         with FakeMaster(service.folder, done(message="the reason", **fields)):
             result = service.command("reload")
-        (service.folder / "run" / "baton.sock").unlink()
         assert result.returncode == code
         assert "the reason" in (result.stdout if code == 0 else result.stderr)
 
