@@ -1,11 +1,12 @@
 /* proc/channel.c: messages between master and process over SOCK_SEQPACKET.
  * Must not know what they mean. */
+#include <base/alloc.h>
 #include <base/log.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <proc/channel.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -136,7 +137,7 @@ static void wait_to_send(bt_channel *channel, int why)
 /* The other side is stopped or busy: it hears the message when it reads again. */
 static int enqueue(bt_channel *channel, const bt_message *message, int fd, int why)
 {
-    queued_message *queued = malloc(sizeof *queued);
+    queued_message *queued = bt_malloc(sizeof *queued);
     if (queued == NULL)
         return -ENOMEM;
     queued->message = *message;
@@ -151,15 +152,33 @@ static int enqueue(bt_channel *channel, const bt_message *message, int fd, int w
     return 0;
 }
 
+static void fill(bt_message *message, bt_message_type type, uint64_t value, const char *text, bool has_fd)
+{
+    *message = (bt_message){.version = BT_CHANNEL_VERSION, .type = (uint16_t) type, .has_fd = has_fd, .value = value};
+    size_t len = text == NULL ? 0 : strnlen(text, BT_CHANNEL_TEXT - 1);
+    message->text_len = (uint16_t) len;
+    if (len > 0)
+        memcpy(message->text, text, len);
+}
+
+int bt_channel_send_blocking(int fd, bt_message_type type, uint64_t value, const char *text, int sent_fd)
+{
+    bt_message message;
+    fill(&message, type, value, text, sent_fd >= 0);
+    int err;
+    while ((err = send_now(fd, &message, sent_fd)) == -EAGAIN || err == -EINTR) {
+        struct pollfd poller = {.fd = fd, .events = POLLOUT};
+        poll(&poller, 1, -1);
+    }
+    return err;
+}
+
 int bt_channel_send(bt_channel *channel, bt_message_type type, uint64_t value, const char *text, int fd)
 {
     if (!channel->is_open)
         return -EPIPE;
-    bt_message message = {.version = BT_CHANNEL_VERSION, .type = (uint16_t) type, .has_fd = fd >= 0, .value = value};
-    size_t len = text == NULL ? 0 : strnlen(text, BT_CHANNEL_TEXT - 1);
-    message.text_len = (uint16_t) len;
-    if (len > 0)
-        memcpy(message.text, text, len);
+    bt_message message;
+    fill(&message, type, value, text, fd >= 0);
     if (!bt_list_empty(&channel->queue))
         return enqueue(channel, &message, fd, -EAGAIN);
     int err = send_now(channel->fd, &message, fd);

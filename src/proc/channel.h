@@ -82,4 +82,7 @@ void bt_channel_read_rest(bt_channel *channel);
  * 0, or a negative errno when the channel is closed or broken. */
 int bt_channel_send(bt_channel *channel, bt_message_type type, uint64_t value, const char *text, int fd);
 
+/* The same on a bare descriptor, waiting until the other side reads: for a helper that has no loop. */
+int bt_channel_send_blocking(int fd, bt_message_type type, uint64_t value, const char *text, int sent_fd);
+
 #endif

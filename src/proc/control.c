@@ -96,14 +96,20 @@ static void send_object(control_client *client, json_t *object)
     }
 }
 
-static void send_done(control_client *client, bool ok, int code, const char *message, uint64_t generation,
-                      json_t *status)
+/* `answer`, a new reference or NULL, is added under `key`. */
+static void send_answer(control_client *client, bool ok, int code, const char *message, uint64_t generation,
+                        const char *key, json_t *answer)
 {
     json_t *object = json_pack("{s:s, s:b, s:i, s:o, s:I}", "event", "done", "ok", ok, "code", code, "message",
                                bt_json_text(message), "generation", (json_int_t) generation);
-    if (status != NULL)
-        json_object_set_new(object, "status", status);
+    if (answer != NULL)
+        json_object_set_new(object, key, answer);
     send_object(client, object);
+}
+
+static void send_done(control_client *client, bool ok, int code, const char *message)
+{
+    send_answer(client, ok, code, message, 0, NULL, NULL);
 }
 
 /* ---- waiting for a reload ---- */
@@ -117,10 +123,21 @@ static void on_progress(bt_waiter *waiter, const char *worker, int slot, const c
                                   bt_json_text(detail)));
 }
 
-static void on_done(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)
+static json_t *lines_json(const char *log)
+{
+    json_t *lines = json_array();
+    for (const char *end; (end = strchr(log, '\n')) != NULL; log = end + 1) {
+        char *line = strndup(log, (size_t) (end - log));
+        json_array_append_new(lines, line == NULL ? NULL : bt_json_text(line));
+        free(line);
+    }
+    return lines;
+}
+
+static void on_done(bt_waiter *waiter, bool ok, uint64_t generation, const char *message, const char *log)
 {
     control_client *client = bt_container(waiter, control_client, waiter);
-    send_done(client, ok, ok ? 0 : 1, message, generation, NULL);
+    send_answer(client, ok, ok ? 0 : 1, message, generation, "log", log[0] == '\0' ? NULL : lines_json(log));
 }
 
 /* ---- requests ---- */
@@ -129,16 +146,21 @@ static void ask_status(control_client *client, const json_t *request)
 {
     (void) request;
     bt_master *master = client->control->master;
-    send_done(client, true, 0, "", master->last_generation, bt_status_json(master));
+    send_answer(client, true, 0, "", master->last_generation, "status", bt_status_json(master));
 }
 
-static bt_crew *find_crew(bt_master *master, const char *name)
+static void ask_generations(control_client *client, const json_t *request)
 {
-    for (size_t i = 0; i < master->crew_count; i++) {
-        if (strcmp(master->crews[i].worker->config->name, name) == 0)
-            return &master->crews[i];
-    }
-    return NULL;
+    (void) request;
+    bt_master *master = client->control->master;
+    send_answer(client, true, 0, "", master->last_generation, "generations", bt_generations_json(master));
+}
+
+static void ask_config(control_client *client, const json_t *request)
+{
+    (void) request;
+    bt_master *master = client->control->master;
+    send_answer(client, true, 0, "", master->last_generation, "config", bt_configs_json(master));
 }
 
 static void refuse_worker(control_client *client, const char *name)
@@ -147,10 +169,10 @@ static void refuse_worker(control_client *client, const char *name)
     bt_buf text = {0};
     int err = bt_buf_printf(&text, "no worker \"%.64s\" (there is:", name);
     for (size_t i = 0; err == 0 && i < master->crew_count; i++)
-        err = bt_buf_printf(&text, " %s", master->crews[i].worker->config->name);
+        err = bt_buf_printf(&text, " %s", master->crews[i]->name);
     if (err == 0)
         err = bt_buf_append(&text, ")", 2);
-    send_done(client, false, 2, err == 0 ? bt_buf_head(&text) : "no such worker", 0, NULL);
+    send_done(client, false, 2, err == 0 ? bt_buf_head(&text) : "no such worker");
     bt_buf_free(&text);
 }
 
@@ -162,19 +184,38 @@ static bt_wait wait_of(const json_t *request)
     return wait != NULL && strcmp(wait, "probation") == 0 ? BT_WAIT_PROBATION : BT_WAIT_SERVE;
 }
 
-static void ask_reload(control_client *client, const json_t *request)
+/* False after saying that there is no worker of that name; *crew is NULL when none was named. */
+static bool find_named(control_client *client, const json_t *request, bt_crew **crew)
 {
-    bt_master *master = client->control->master;
     const char *name = json_string_value(json_object_get(request, "worker"));
-    bt_crew *crew = name == NULL ? NULL : find_crew(master, name);
-    if (name != NULL && crew == NULL) {
-        refuse_worker(client, name);
-        return;
-    }
+    *crew = name == NULL ? NULL : bt_crew_find(client->control->master, name);
+    if (name == NULL || *crew != NULL)
+        return true;
+    refuse_worker(client, name);
+    return false;
+}
+
+static bt_waiter *prepare_waiter(control_client *client, const json_t *request)
+{
     client->waiter.wait = wait_of(request);
     client->waiter.on_progress = on_progress;
     client->waiter.on_done = on_done;
-    bt_reload_request(master, crew, json_is_true(json_object_get(request, "unlimited")), &client->waiter);
+    return &client->waiter;
+}
+
+static void ask_reload(control_client *client, const json_t *request)
+{
+    bt_crew *crew;
+    if (find_named(client, request, &crew))
+        bt_reload_request(client->control->master, crew, json_is_true(json_object_get(request, "unlimited")),
+                          prepare_waiter(client, request));
+}
+
+static void ask_rollback(control_client *client, const json_t *request)
+{
+    bt_crew *crew;
+    if (find_named(client, request, &crew))
+        bt_rollback_request(client->control->master, crew, prepare_waiter(client, request));
 }
 
 static void ask_stop(control_client *client, const json_t *request)
@@ -188,14 +229,17 @@ static void handle_request(control_client *client, const char *text)
     static const struct {
         const char *name;
         void (*ask)(control_client *client, const json_t *request);
-    } commands[] = {{"status", ask_status}, {"reload", ask_reload}, {"stop", ask_stop}};
+    } commands[] = {
+        {"status", ask_status},     {"reload", ask_reload},           {"stop", ask_stop},
+        {"rollback", ask_rollback}, {"generations", ask_generations}, {"config", ask_config},
+    };
     json_t *request = json_loads(text, 0, NULL);
     const char *name = json_string_value(json_object_get(request, "command"));
     size_t i = 0;
     while (name != NULL && i < sizeof commands / sizeof *commands && strcmp(commands[i].name, name) != 0)
         i++;
     if (name == NULL || i == sizeof commands / sizeof *commands)
-        send_done(client, false, 2, "unknown command", 0, NULL);
+        send_done(client, false, 2, "unknown command");
     else
         commands[i].ask(client, request);
     json_decref(request);
@@ -313,7 +357,7 @@ void bt_control_stop(bt_master *master)
     bt_list_each (node, &control->clients) {
         control_client *client = bt_container(node, control_client, node);
         if (client->waits_for_stop)
-            send_done(client, true, 0, "stopped", 0, NULL);
+            send_done(client, true, 0, "stopped");
         finish_client(client);
     }
     /* Nothing else of the master is active any more; a client that does not read is not waited for. */

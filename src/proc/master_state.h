@@ -1,29 +1,53 @@
 /* proc/master_state.h: what the master knows: workers, slots, children, generations and the roll. Shared by the
- * master's files only (master.c, slot.c, spawn.c, prepare.c, roll.c, control.c, status.c). */
+ * master's files only. */
 #ifndef BT_PROC_MASTER_STATE_H
 #define BT_PROC_MASTER_STATE_H
 
 #include <base/counters.h>
 #include <base/list.h>
+#include <base/log.h>
 #include <proc/channel.h>
 #include <proc/generation.h>
 #include <proc/master.h>
 #include <sys/types.h>
 
-#define BT_COUNTER_ROWS 8192 /* processes that can live at one time, draining ones included */
+#define BT_ROWS 8192 /* processes that can live at one time, draining ones included, and workers */
+
+#define BT_CRASH_LOOP 3 /* lives under a second, in a row, that are an alarm */
+
+/* What is shared with one process: it writes, the master reads. */
+typedef struct bt_row {
+    bt_counters counters;
+    bt_log_tail tail;
+} bt_row;
 
 typedef struct bt_master bt_master;
 typedef struct bt_slot bt_slot;
 typedef struct bt_crew bt_crew;
 
-/* One immutable set of module copies. Kept while a worker or a child uses it. */
+/* One immutable set of module copies and the configuration they were made for. Both are kept while a worker or a child
+ * uses it; its record stays for `generations`. */
 typedef struct bt_generation {
-    bt_list node;
+    bt_list node; /* in master->generations, oldest first */
     uint64_t number;
     unsigned users;
     uint64_t created_ms;     /* wall clock */
-    bt_module_copy *modules; /* one per worker of the service; path "" where there is none */
+    const bt_config *config; /* NULL when nobody uses it any more */
+    bool owns_config;        /* else it is the service's */
+    bt_module_copy *modules; /* one per worker of the config; path "" where there is none */
+    size_t module_count;
+    char failure[256]; /* why it was given up; "" when it was not */
 } bt_generation;
+
+/* The sockets of one address. They stay open while a worker is configured to listen there, whichever processes accept
+ * from them, so that no queue is ever closed. */
+typedef struct bt_listen_set {
+    bt_list node; /* in master->listen_sets */
+    bt_listen_address address;
+    bt_crew *crew; /* that used it last; NULL when that is gone */
+    int *fds;      /* one, or with reuse_port one for each slot there has ever been */
+    size_t count;
+} bt_listen_set;
 
 /*   STARTING --READY--> SERVING --DRAIN--> DRAINING --+--> gone
  *      |                   |                          |
@@ -47,7 +71,7 @@ typedef struct bt_child {
     bt_channel channel;
     uv_timer_t timer;      /* ready_timeout, then the kill after a drain or stop */
     unsigned open_handles; /* channel and timer: freed when both are closed */
-    bt_counters *counters;
+    bt_row *row;
     bt_child_state state;
     uint64_t started_ms;
     uint64_t ready_ms;
@@ -62,14 +86,16 @@ typedef struct bt_child {
 struct bt_slot {
     bt_crew *crew;
     int index;
-    int listen_fd; /* own with reuse_port, else the crew's; -1: none */
     bt_child *serving;
-    bt_child *successor;   /* STARTING */
-    bt_list leaving;       /* oldest first */
+    bt_child *successor; /* STARTING */
+    bt_list leaving;     /* oldest first */
+    bool wants_recycle;  /* its process has reached max_requests or max_memory */
+    bool is_closing;
     bt_generation *wanted; /* fork a child of this generation as soon as the loop allows */
     uv_timer_t restart;    /* backoff */
     unsigned short_lives;  /* in a row, under a second each */
     unsigned restarts;
+    unsigned kills;      /* SIGKILLs from outside since the last roll began */
     uint64_t generation; /* that has served here last */
     char last_exit[64];  /* "" : none */
 };
@@ -79,20 +105,34 @@ typedef struct bt_exit_count {
     uint64_t count;
 } bt_exit_count;
 
-/* One worker with its slots. */
+/* What a crew takes part in. */
+typedef enum bt_job_place {
+    BT_JOB_NOW,  /* wanted, or being prepared by the helper */
+    BT_JOB_NEXT, /* asked for while the helper was running: the files may have changed since */
+    BT_JOB_DONE, /* whose helper has just ended */
+    BT_JOB_PLACES,
+} bt_job_place;
+
+/* One worker with its slots. `config` is its section in the target's configuration. */
 struct bt_crew {
     bt_master *master;
     baton_worker *worker;
-    bt_counters *counters; /* its processes' connections together */
-    size_t index;          /* in the service's workers, and in a generation's modules */
-    int listen_fd;
-    bt_slot *slots;
-    size_t slot_count;
+    bool owns_worker; /* else it is the service's */
+    char name[64];
+    const bt_worker_config *config;
+    bt_row *row; /* its processes' connections together */
+    bt_slot **slots;
+    size_t slot_count;       /* slots from config->count on are surplus: they empty */
     bt_generation *good;     /* the last one that survived its probation; NULL before the first */
     bt_generation *previous; /* what all slots ran before the roll; NULL once the target is good */
     bt_generation *target;   /* what the slots shall run */
+    bt_generation *next;     /* target of the roll that is being planned */
+    bt_generation **kept;    /* earlier good ones, oldest first, for `rollback` */
+    size_t kept_count;
+    bool takes_part[BT_JOB_PLACES];
     bool in_roll;
-    unsigned kill_count; /* SIGKILLs from outside since the last roll */
+    bool shall_leave; /* the configuration being rolled out does not have it */
+    bool is_leaving;  /* its processes drain without successors; freed when the last is gone */
     bt_exit_count exits[16];
     size_t exit_kinds;
 };
@@ -106,20 +146,22 @@ typedef enum bt_wait {
 /* Somebody who wants to hear how a reload or a stop goes (control.c). */
 typedef struct bt_waiter {
     bt_list node;
-    uint64_t generation; /* done when this or a later one serves */
+    uint64_t serial; /* of the job: done when this or a later one is */
     bt_wait wait;
     void (*on_progress)(struct bt_waiter *waiter, const char *worker, int slot, const char *step, pid_t pid,
                         uint64_t generation, const char *detail);
-    void (*on_done)(struct bt_waiter *waiter, bool ok, uint64_t generation, const char *message); /* unlinked before */
+    /* `log`: last lines of the process whose fault it was, or "". Unlinked before. */
+    void (*on_done)(struct bt_waiter *waiter, bool ok, uint64_t generation, const char *message, const char *log);
 } bt_waiter;
 
 /* What a reload was asked to do. Requests that come before the helper is forked share one. */
 typedef struct bt_reload_job {
     bool is_wanted;     /* fork a helper for it as soon as the loop allows */
+    bool everything;    /* not only named workers: added and removed ones, and [baton], take part */
     bool without_limit; /* USR2: stragglers may take for ever */
+    uint64_t serial;    /* of jobs; rollbacks have one, too */
     uint64_t generation;
     uint64_t asked_ms;
-    bool *scope; /* per worker: takes part */
 } bt_reload_job;
 
 /*   IDLE --generation prepared--> ROLLING --all slots serve it--> IDLE (probation runs)
@@ -135,11 +177,15 @@ typedef enum bt_roll_state {
 
 typedef struct bt_roll {
     bt_roll_state state;
-    uint64_t generation; /* newest that the roll leads to */
-    uint64_t failed;     /* the one being reverted from */
-    bt_slot *slot;       /* being replaced now, or NULL */
-    bt_child *old;       /* whose handover is awaited, or NULL */
-    bool without_limit;  /* of the job that is being rolled out */
+    uint64_t generation;    /* that the roll leads to */
+    uint64_t serial;        /* of its job */
+    uint64_t last_serial;   /* given to a job */
+    uint64_t failed;        /* generation being reverted from */
+    uint64_t failed_serial; /* and its job */
+    bt_generation *whole;   /* whose [baton] settings apply when the roll succeeds, or NULL */
+    bt_slot *slot;          /* being replaced now, or NULL */
+    bt_child *old;          /* whose handover is awaited, or NULL */
+    bool without_limit;     /* of the job that is being rolled out */
     bool in_probation;
     uv_timer_t probation;
     uv_timer_t mend; /* a way back has failed: it is tried again */
@@ -147,12 +193,11 @@ typedef struct bt_roll {
     bool is_mending;
     uint64_t started_ms;
     char failure[1024];
+    char failure_log[BT_LOG_TAIL_BYTES + 8]; /* last lines of the process that failed */
     bt_list waiters;
 
     /* preparing the next generation in a helper process */
-    bt_reload_job job;      /* wanted, or being prepared by the helper */
-    bt_reload_job next_job; /* asked for while the helper was running: the files may have changed since */
-    bt_reload_job done_job; /* whose helper has just ended */
+    bt_reload_job jobs[BT_JOB_PLACES];
     pid_t helper;
     bt_channel helper_channel;
     unsigned helper_handles;
@@ -176,7 +221,9 @@ typedef enum bt_master_phase {
 struct bt_master {
     uv_loop_t loop;
     bt_service *service;
-    bt_config *config;
+    bt_config *config;              /* that it was started with: its paths stay */
+    bt_generation *current;         /* whose [baton] settings are in force; NULL before the first */
+    const bt_master_config *limits; /* these settings */
     bt_master_phase phase;
     int exit_code;
     bool is_done;
@@ -187,10 +234,13 @@ struct bt_master {
     uint64_t started_ms;
     uint64_t started_wall_ms;
 
-    bt_crew *crews;
+    bt_crew **crews; /* in the order of the configuration, later ones behind */
     size_t crew_count;
     bt_list children;
     bt_list generations;
+    bt_list listen_sets;
+    bt_slot *recycling; /* whose fresh process is awaited */
+    uv_timer_t watch;   /* looks for stuck processes */
     uint64_t last_generation;
     uint64_t last_process;
     bt_roll roll;
@@ -199,11 +249,13 @@ struct bt_master {
     size_t fd_count;
     size_t fd_cap;
 
-    bt_counters *counters;
-    bool *counter_used;
+    bt_row *rows;
+    int rows_fd; /* memfd: outlives an upgrade */
+    bool *row_used;
 
     uv_signal_t signals[7];
     int pid_fd;
+    int lock_fd;   /* shared with all processes: its lock tells whether any of an earlier master is left */
     int daemon_fd; /* the start's result goes here; -1 */
     int log_fd;
     char *control_path;
@@ -226,9 +278,103 @@ void bt_master_check(bt_master *master);
 /* The first generation cannot serve: says so and stops. */
 void bt_master_start_failed(bt_master *master, const char *why);
 
+/* Says how the start went to whoever asked for it. */
+void bt_master_report_start(bt_master *master, int code, const char *text);
+
+/* ---- setup.c ---- */
+
+/* What cannot fail, so that tearing down is right from the first moment on. NULL: out of memory. */
+bt_master *bt_master_new(bt_service *service);
+
+/* Everything that can be refused, before the first process is forked. 0, or a negative errno with words in `why`. */
+BATON_NODISCARD int bt_master_set_up(bt_master *master, char *why, size_t size);
+
+/* Maps master->rows_fd. */
+BATON_NODISCARD int bt_master_map_rows(bt_master *master);
+void bt_master_tear_down(bt_master *master);
+
+/* ---- apply.c ---- */
+
+/* Opens the log file that the settings name. 0 or a negative errno; then the old one goes on. */
+BATON_NODISCARD int bt_master_open_log(bt_master *master);
+
+/* Opens it again, or another one, and sends it to all processes. */
+void bt_master_reopen_log(bt_master *master);
+
+/* The [baton] settings of this generation are in force from now on. */
+void bt_master_apply(bt_master *master, bt_generation *generation);
+
+/* ---- generations.c ---- */
+
+/* A record without configuration and modules; one user. NULL: out of memory. */
+bt_generation *bt_generation_new(bt_master *master, uint64_t number);
+
+/* Gives it the configuration; `owned` ones are freed with it, also on failure. 0 or -ENOMEM. */
+BATON_NODISCARD int bt_generation_set_config(bt_generation *generation, const bt_config *config, bool owned);
+bt_generation *bt_generation_ref(bt_generation *generation);
+
+/* Removes the files and the configuration when nobody uses them any more. NULL is allowed. */
+void bt_generation_unref(bt_master *master, bt_generation *generation);
+void bt_generations_free(bt_master *master);
+
+/* Puts a new reference to `generation` (NULL: none) into `place`. */
+void bt_generation_set(bt_master *master, bt_generation **place, bt_generation *generation);
+
+/* The worker's section, or NULL. */
+const bt_worker_config *bt_generation_section(const bt_generation *generation, const char *worker);
+
+/* The worker's module, or NULL. */
+const bt_module_copy *bt_generation_module(const bt_generation *generation, const char *worker);
+
+/* ---- listeners.c ---- */
+
+/* Opens what this worker needs and is not open yet. 0 or a negative errno with words in `why`. */
+BATON_NODISCARD int bt_listeners_provide(bt_master *master, bt_crew *crew, const bt_worker_config *config, char *why,
+                                         size_t size);
+
+/* The sockets of the worker's address; NULL: it has none, or they are not open. */
+bt_listen_set *bt_listeners_find(const bt_master *master, const bt_worker_config *config);
+
+/* Those from which slot `index` of `count` accepts, at most `size`. Returns how many. */
+size_t bt_listeners_of_slot(const bt_listen_set *set, size_t index, size_t count, int *fds, size_t size);
+
+/* Closes those that no worker is configured for any more; what waits in their queues is accepted first. */
+void bt_listeners_retire(bt_master *master);
+void bt_listeners_close_all(bt_master *master);
+
+/* ---- crew.c ---- */
+
+/* A worker without slots. NULL: out of memory. */
+bt_crew *bt_crew_new(bt_master *master, const bt_worker_config *config);
+
+/* The worker of that name, not one that is leaving; or NULL. */
+bt_crew *bt_crew_find(const bt_master *master, const char *name);
+
+/* What its slots shall run from now on; it gets as many as the generation says. 0 or -ENOMEM. */
+BATON_NODISCARD int bt_crew_set_target(bt_crew *crew, bt_generation *generation);
+
+/* The target has survived its probation. */
+void bt_crew_promote(bt_crew *crew);
+
+/* Its processes drain; nobody succeeds them. */
+void bt_crew_dismiss(bt_crew *crew);
+
+/* Frees slots that are surplus and empty, and a leaving crew without slots: it may be gone after that. */
+void bt_crew_tidy(bt_crew *crew);
+void bt_crews_free(bt_master *master);
+
+static inline bool bt_slot_is_surplus(const bt_slot *slot)
+{
+    return slot->crew->is_leaving || slot->index >= slot->crew->config->count;
+}
+
 /* ---- slot.c ---- */
 
-void bt_slot_init(bt_slot *slot, bt_crew *crew, int index);
+/* NULL: out of memory. */
+bt_slot *bt_slot_new(bt_crew *crew, int index);
+
+/* Freed when its timer is closed. It has no process and no wish any more. */
+void bt_slot_free(bt_slot *slot);
 
 /* Asks for a child of `generation`, forked when the loop has turned. */
 void bt_slot_spawn(bt_slot *slot, bt_generation *generation);
@@ -238,18 +384,21 @@ void bt_slot_cancel_spawn(bt_slot *slot);
 /* The fork that was asked for could not be done: treated as a successor that died at once. */
 void bt_slot_fork_failed(bt_slot *slot, bt_generation *generation, const char *why);
 
-/* Gives each draining process of the slot a channel to the process that serves it now. */
-void bt_slot_connect_stragglers(bt_slot *slot);
+/* Another process of the worker that serves, or NULL. */
+bt_child *bt_slot_sibling(const bt_slot *slot);
+
+/* The process that takes the connections of this slot's leaving ones: the one that serves it, or of a slot that goes, a
+ * sibling. NULL: there is none now. */
+bt_child *bt_slot_heir(const bt_slot *slot);
 
 /* Takes the freshly forked process. NULL: out of memory (the caller kills it). */
 bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint64_t number, int channel_fd,
-                       bt_counters *counters);
+                       bt_row *row);
 void bt_child_exited(bt_child *child, int status);
 
-/* Sends DRAIN or STOP and arms the kill. `successor` takes the connections; NULL: nobody does. `timeout_ms` may be
- * BT_NO_LIMIT.
- */
-void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms);
+/* Sends DRAIN or STOP and arms the kill. `successor` takes the connections; NULL: nobody does now, and with `has_heir`
+ * the process serves on until somebody does. `timeout_ms` may be BT_NO_LIMIT. */
+void bt_child_drain(bt_child *child, bt_child *successor, bool has_heir, uint64_t timeout_ms);
 void bt_child_stop(bt_child *child, uint64_t timeout_ms);
 
 /* A drain without end gets one after all. */
@@ -271,33 +420,30 @@ bool bt_spawn_is_pending(const bt_master *master);
 BATON_NODISCARD pid_t bt_fork_clean(bt_master *master, const int *keep, size_t keep_count);
 
 /* A free row of the shared table, zeroed; NULL when there is none. */
-bt_counters *bt_take_counters(bt_master *master);
+bt_row *bt_take_row(bt_master *master);
+void bt_give_row(bt_master *master, const bt_row *row);
 
 /* ---- prepare.c ---- */
-
-BATON_NODISCARD int bt_prepare_init(bt_master *master);
-void bt_prepare_free(bt_master *master);
 
 /* Forks the helper that copies and checks the modules of roll.job (spawn.c calls it). */
 void bt_prepare_fork(bt_master *master);
 void bt_prepare_exited(bt_master *master, int status);
 void bt_prepare_cancel(bt_master *master);
 
-bt_generation *bt_generation_ref(bt_generation *generation);
-
-/* Removes the files when nobody uses them any more. NULL is allowed. */
-void bt_generation_unref(bt_master *master, bt_generation *generation);
-
 /* ---- reload.c: who asks for a reload, and what they hear ---- */
 
 /* Asks for a reload of `crew` (NULL: all reloadable ones). `waiter` may be NULL; it hears the end exactly once. */
 void bt_reload_request(bt_master *master, bt_crew *crew, bool without_limit, bt_waiter *waiter);
 
-/* A generation is ready (`why` NULL, the reference is taken over), or could not be made. */
-void bt_reload_prepared(bt_master *master, const bt_reload_job *job, bt_generation *generation, const char *why);
+/* Goes back to the generation before the last one that proved itself: `crew`, or (NULL) all that took part in the
+ * newest roll. */
+void bt_rollback_request(bt_master *master, bt_crew *crew, bt_waiter *waiter);
 
-/* Tells those who wait for `generation` or an earlier one; with `ok`, only who waits for no more than `wait`. */
-void bt_reload_answer(bt_master *master, uint64_t generation, bool ok, bt_wait wait, const char *message);
+/* A generation is ready (`why` NULL, the reference is taken over), or could not be made. The job is BT_JOB_DONE. */
+void bt_reload_prepared(bt_master *master, bt_generation *generation, const char *why);
+
+/* Tells those who wait for this job or an earlier one; with `ok`, only who waits for no more than `wait`. */
+void bt_reload_answer(bt_master *master, uint64_t serial, bool ok, bt_wait wait, const char *message);
 
 /* Keeps the result for `status`, and logs it. */
 void bt_reload_remember(bt_master *master, uint64_t generation, bool ok, uint64_t since_ms, const char *message);
@@ -315,8 +461,9 @@ void bt_roll_init(bt_master *master);
 /* The first generation: all slots at once. */
 void bt_roll_start_first(bt_master *master, bt_generation *generation);
 
-/* Rolls the workers of the job to `generation`; overtakes whatever roll is going on. */
-void bt_roll_start(bt_master *master, const bt_reload_job *job, bt_generation *generation);
+/* Rolls every crew to its `next`, if it has one, and lets go of those that shall leave; overtakes whatever roll is
+ * going on. `number` is what the roll is called; `whole` the generation whose [baton] settings apply, or NULL. */
+void bt_roll_start(bt_master *master, const bt_reload_job *job, uint64_t number, bt_generation *whole);
 
 /* Gives the drain that the roll waits for an end, if it had none: a reload that knows limits must not wait for ever. */
 void bt_roll_end_patience(bt_master *master);
@@ -341,7 +488,23 @@ void bt_roll_resume(bt_master *master);
 /* The generation in which a crashed slot comes back. */
 bt_generation *bt_roll_restart_generation(bt_slot *slot);
 
+/* ---- supervise.c ---- */
+
+/* A process asks to be replaced by a fresh one of the same generation. */
+void bt_recycle_request(bt_child *child, const char *why);
+
+/* Something has ended: the next slot that waits for a fresh process may get it. */
+void bt_recycle_next(bt_master *master);
+
+/* How long the process's loop has stood still, 0 when it turns. */
+uint64_t bt_child_stuck_ms(const bt_child *child);
+void bt_watch_init(bt_master *master);
+
 /* ---- status.c ---- */
+
+/* New JSON arrays for "generations" and the object for "config" (proc/control.h). NULL: out of memory. */
+struct json_t *bt_generations_json(const bt_master *master);
+struct json_t *bt_configs_json(const bt_master *master);
 
 /* A new JSON object for "status" (proc/control.h), owned by the caller. NULL: out of memory. */
 struct json_t *bt_status_json(bt_master *master);

@@ -8,59 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-bt_generation *bt_generation_ref(bt_generation *generation)
-{
-    generation->users++;
-    return generation;
-}
-
-void bt_generation_unref(bt_master *master, bt_generation *generation)
-{
-    if (generation == NULL || --generation->users > 0)
-        return;
-    int err = bt_generation_remove(master->config->master.run_dir, generation->number);
-    if (err < 0)
-        bt_log(BT_LOG_WARN, "generation-not-removed generation=%llu error=\"%s\"",
-               (unsigned long long) generation->number, strerror(-err));
-    bt_list_remove(&generation->node);
-    free(generation->modules);
-    free(generation);
-}
-
-static bt_generation *new_generation(bt_master *master, uint64_t number)
-{
-    bt_generation *generation = calloc(1, sizeof *generation);
-    bt_module_copy *modules = calloc(master->crew_count, sizeof *modules);
-    if (generation == NULL || modules == NULL) {
-        free(generation);
-        free(modules);
-        return NULL;
-    }
-    *generation = (bt_generation){.number = number, .users = 1, .created_ms = bt_clock_wall_ms(), .modules = modules};
-    bt_list_append(&master->generations, &generation->node);
-    return generation;
-}
-
-int bt_prepare_init(bt_master *master)
-{
-    bt_reload_job *jobs[] = {&master->roll.job, &master->roll.next_job, &master->roll.done_job};
-    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
-        jobs[i]->scope = calloc(master->crew_count, sizeof *jobs[i]->scope);
-        if (jobs[i]->scope == NULL)
-            return -ENOMEM;
-    }
-    return 0;
-}
-
-void bt_prepare_free(bt_master *master)
-{
-    free(master->roll.job.scope);
-    free(master->roll.next_job.scope);
-    free(master->roll.done_job.scope);
-}
 
 /* ---- in the helper ---- */
 
@@ -69,54 +20,143 @@ static bool has_files(const bt_worker_config *config)
     return config->module != NULL || config->module_files != NULL;
 }
 
+/* Blocking is fine here; when the master is gone nobody needs the result. */
 static void send_text(int channel_fd, bt_message_type type, uint64_t value, const char *text)
 {
-    bt_message message = {.version = BT_CHANNEL_VERSION, .type = (uint16_t) type, .value = value};
-    message.text_len = (uint16_t) strnlen(text, BT_CHANNEL_TEXT - 1);
-    memcpy(message.text, text, message.text_len);
-    /* Blocking is fine here; when the master is gone nobody needs the result. */
-    ssize_t n = write(channel_fd, &message, offsetof(bt_message, text) + message.text_len);
-    (void) n;
+    (void) !bt_channel_send_blocking(channel_fd, type, value, text, -1);
 }
 
-static int build_all(bt_master *master, int channel_fd)
+/* The text travels as a file, because messages are short; the master parses it again, without looking at anything else
+ * that could block. */
+static int send_config(int channel_fd, const char *text)
 {
-    const bt_roll *roll = &master->roll;
-    const char *run_dir = master->config->master.run_dir;
+    int fd = memfd_create("baton-config", MFD_CLOEXEC);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+    if (file == NULL || fputs(text, file) < 0 || fflush(file) != 0)
+        return -errno;
+    return bt_channel_send_blocking(channel_fd, BT_MESSAGE_CONFIG, 0, NULL, fd);
+}
+
+/* NULL after telling the master what is wrong. */
+static const bt_config *read_again(const bt_master *master, int channel_fd)
+{
+    char *errors = NULL;
+    const bt_config *config = master->service->read_config(master->config->file, &errors);
+    int err = config == NULL ? 0 : send_config(channel_fd, config->text);
+    if (config != NULL && err == 0)
+        return config;
+    send_text(channel_fd, BT_MESSAGE_FAILED, 0, errors != NULL ? errors : strerror(err < 0 ? -err : ENOMEM));
+    return NULL;
+}
+
+static bool takes_part(const bt_master *master, const char *name)
+{
+    const bt_crew *crew = bt_crew_find(master, name);
+    return crew == NULL ? master->roll.jobs[BT_JOB_NOW].everything : crew->takes_part[BT_JOB_NOW];
+}
+
+static int build_one(const bt_master *master, int channel_fd, const bt_worker_config *config, size_t index)
+{
+    char why[BT_CHANNEL_TEXT - 80] = "";
     char text[BT_CHANNEL_TEXT];
-    for (size_t i = 0; i < master->crew_count; i++) {
-        const bt_worker_config *config = master->crews[i].worker->config;
-        bt_module_copy copy = {.path = ""};
-        if (!roll->job.scope[i] || !has_files(config))
-            continue;
-        char why[BT_CHANNEL_TEXT - 80] = "";
-        if (bt_generation_build(run_dir, roll->job.generation, config, &copy, why, sizeof why) < 0) {
-            snprintf(text, sizeof text, "worker %.64s: %s", config->name, why);
-            send_text(channel_fd, BT_MESSAGE_FAILED, i, text);
+    bt_module_copy copy = {.path = ""};
+    uint64_t number = master->roll.jobs[BT_JOB_NOW].generation;
+    if (bt_generation_build(master->config->master.run_dir, number, config, &copy, why, sizeof why) < 0) {
+        snprintf(text, sizeof text, "worker %.64s: %s", config->name, why);
+        send_text(channel_fd, BT_MESSAGE_FAILED, index, text);
+        return -1;
+    }
+    snprintf(text, sizeof text, "%s %s %s", copy.sha256[0] == '\0' ? "-" : copy.sha256,
+             copy.build_id[0] == '\0' ? "-" : copy.build_id, copy.path);
+    send_text(channel_fd, BT_MESSAGE_MODULE, index, text);
+    return 0;
+}
+
+/* The helper's exit code. It ends without freeing anything. */
+static int build_all(const bt_master *master, int channel_fd)
+{
+    bool is_first = master->current == NULL; /* has just been read by the command */
+    const bt_config *config = master->config;
+    if (!is_first && master->service->read_config != NULL)
+        config = read_again(master, channel_fd);
+    if (config == NULL)
+        return 1;
+    for (size_t i = 0; i < config->worker_count; i++) {
+        const bt_worker_config *worker = config->workers[i];
+        if (takes_part(master, worker->name) && has_files(worker) && build_one(master, channel_fd, worker, i) < 0)
             return 1;
-        }
-        snprintf(text, sizeof text, "%s %s %s", copy.sha256[0] == '\0' ? "-" : copy.sha256,
-                 copy.build_id[0] == '\0' ? "-" : copy.build_id, copy.path);
-        send_text(channel_fd, BT_MESSAGE_MODULE, i, text);
     }
     return 0;
 }
 
 /* ---- in the master ---- */
 
+static void helper_failed(bt_roll *roll, const char *why)
+{
+    if (roll->helper_failure[0] == '\0')
+        snprintf(roll->helper_failure, sizeof roll->helper_failure, "%s", why);
+}
+
+static char *read_text(int fd)
+{
+    struct stat info;
+    if (fd < 0 || fstat(fd, &info) < 0 || info.st_size < 0)
+        return NULL;
+    size_t size = (size_t) info.st_size;
+    char *text = malloc(size + 1);
+    if (text == NULL || pread(fd, text, size, 0) != (ssize_t) size) {
+        free(text);
+        return NULL;
+    }
+    text[size] = '\0';
+    return text;
+}
+
+static void take_config(bt_master *master, int fd)
+{
+    bt_roll *roll = &master->roll;
+    char *errors = NULL;
+    char *text = read_text(fd);
+    bt_config *config = text == NULL ? NULL : master->service->parse_config(text, master->config, &errors);
+    if (config == NULL || roll->helper_result->config != NULL) {
+        helper_failed(roll, errors != NULL ? errors : "the configuration cannot be received");
+        if (config != NULL)
+            master->service->free_config(config);
+    } else if (bt_generation_set_config(roll->helper_result, config, true) < 0) {
+        helper_failed(roll, "out of memory");
+    }
+    free(errors);
+    free(text);
+}
+
+static void take_module(bt_roll *roll, const bt_message *message)
+{
+    bt_generation *generation = roll->helper_result;
+    if (message->value >= generation->module_count) {
+        helper_failed(roll, "the module helper sent nonsense");
+        return;
+    }
+    bt_module_copy *copy = &generation->modules[message->value];
+    if (sscanf(message->text, "%64s %64s %511s", copy->sha256, copy->build_id, copy->path) < 2)
+        helper_failed(roll, "the module helper sent nonsense");
+    if (strcmp(copy->sha256, "-") == 0)
+        copy->sha256[0] = '\0';
+    if (strcmp(copy->build_id, "-") == 0)
+        copy->build_id[0] = '\0';
+}
+
 static void on_message(bt_channel *channel, const bt_message *message, int fd)
 {
     bt_master *master = channel->owner;
     bt_roll *roll = &master->roll;
+    if (message->type == BT_MESSAGE_FAILED)
+        helper_failed(roll, message->text);
+    else if (message->type == BT_MESSAGE_CONFIG)
+        take_config(master, fd);
+    else if (message->type == BT_MESSAGE_MODULE)
+        take_module(roll, message);
     if (fd >= 0)
         close(fd);
-    if (message->type == BT_MESSAGE_FAILED)
-        snprintf(roll->helper_failure, sizeof roll->helper_failure, "%s", message->text);
-    if (message->type != BT_MESSAGE_MODULE || message->value >= master->crew_count)
-        return;
-    bt_module_copy *copy = &roll->helper_result->modules[message->value];
-    if (sscanf(message->text, "%64s %64s %511s", copy->sha256, copy->build_id, copy->path) < 2)
-        snprintf(roll->helper_failure, sizeof roll->helper_failure, "the module helper sent nonsense");
 }
 
 static void on_end(bt_channel *channel)
@@ -135,14 +175,18 @@ static void conclude(bt_master *master, const char *why)
 {
     bt_roll *roll = &master->roll;
     bt_generation *generation = roll->helper_result;
-    bt_reload_job empty = roll->done_job;
     roll->helper = 0;
     roll->helper_result = NULL;
-    roll->done_job = roll->job;
-    roll->job = roll->next_job;
-    memset(empty.scope, 0, master->crew_count * sizeof *empty.scope);
-    roll->next_job = (bt_reload_job){.scope = empty.scope};
-    bt_reload_prepared(master, &roll->done_job, generation, why);
+    roll->jobs[BT_JOB_DONE] = roll->jobs[BT_JOB_NOW];
+    roll->jobs[BT_JOB_NOW] = roll->jobs[BT_JOB_NEXT];
+    roll->jobs[BT_JOB_NEXT] = (bt_reload_job){0};
+    for (size_t i = 0; i < master->crew_count; i++) {
+        bool *takes_part = master->crews[i]->takes_part;
+        takes_part[BT_JOB_DONE] = takes_part[BT_JOB_NOW];
+        takes_part[BT_JOB_NOW] = takes_part[BT_JOB_NEXT];
+        takes_part[BT_JOB_NEXT] = false;
+    }
+    bt_reload_prepared(master, generation, why);
 }
 
 static int start_helper(bt_master *master)
@@ -173,15 +217,28 @@ static int start_helper(bt_master *master)
     return 0;
 }
 
+/* The record that the helper's messages fill. The first generation has the configuration of the start. */
+static int make_result(bt_master *master)
+{
+    bt_roll *roll = &master->roll;
+    roll->helper_failure[0] = '\0';
+    roll->helper_result = bt_generation_new(master, roll->jobs[BT_JOB_NOW].generation);
+    if (roll->helper_result == NULL)
+        return -ENOMEM;
+    if (master->current != NULL && master->service->read_config != NULL)
+        return 0;
+    return bt_generation_set_config(roll->helper_result, master->config, false);
+}
+
 void bt_prepare_fork(bt_master *master)
 {
     bt_roll *roll = &master->roll;
     if (roll->helper != 0 || roll->helper_handles != 0)
         return; /* the one before is just being put away */
-    roll->job.is_wanted = false;
-    roll->helper_failure[0] = '\0';
-    roll->helper_result = new_generation(master, roll->job.generation);
-    int err = roll->helper_result == NULL ? -ENOMEM : start_helper(master);
+    roll->jobs[BT_JOB_NOW].is_wanted = false;
+    int err = make_result(master);
+    if (err == 0)
+        err = start_helper(master);
     if (err == 0)
         return;
     char why[128];
@@ -198,6 +255,9 @@ void bt_prepare_exited(bt_master *master, int status)
     bt_master_fd_remove(master, roll->helper_channel.fd);
     bt_channel_close(&roll->helper_channel, channel_closed);
     bool ok = WIFEXITED(status) && WEXITSTATUS(status) == 0 && roll->helper_failure[0] == '\0';
+    if (ok && roll->helper_result->config == NULL)
+        helper_failed(roll, "the module helper sent no configuration");
+    ok = ok && roll->helper_failure[0] == '\0';
     if (!ok && roll->helper_failure[0] != '\0')
         snprintf(why, sizeof why, "%s", roll->helper_failure);
     else if (!ok)
@@ -208,8 +268,8 @@ void bt_prepare_exited(bt_master *master, int status)
 void bt_prepare_cancel(bt_master *master)
 {
     bt_roll *roll = &master->roll;
-    roll->job.is_wanted = false;
-    roll->next_job.is_wanted = false;
+    roll->jobs[BT_JOB_NOW].is_wanted = false;
+    roll->jobs[BT_JOB_NEXT].is_wanted = false;
     if (roll->helper > 0)
         kill(roll->helper, SIGKILL);
 }

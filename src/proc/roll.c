@@ -10,18 +10,13 @@
 /* First pause before a failed way back is tried again; doubles five times. */
 #define MEND_MS 1000u
 
+#define FAILURE_LINES 8
+
 static void advance(bt_master *master);
 static void fail(bt_master *master, bool took_traffic, const char *reason);
 static void finish_reverting(bt_master *master);
 
 /* ---- which generation where ---- */
-
-static void set_generation(bt_master *master, bt_generation **place, bt_generation *generation)
-{
-    bt_generation *old = *place;
-    *place = generation == NULL ? NULL : bt_generation_ref(generation);
-    bt_generation_unref(master, old);
-}
 
 static void stop_timers(bt_master *master)
 {
@@ -58,34 +53,42 @@ static bool has_wrong_successor(const bt_slot *slot)
 
 static bool slot_is_done(const bt_slot *slot)
 {
+    if (bt_slot_is_surplus(slot))
+        return slot->serving == NULL && slot->successor == NULL && slot->wanted == NULL;
     return slot->serving != NULL && slot->serving->generation == slot->crew->target && !has_wrong_successor(slot);
 }
 
+/* Slots that go come last: their connections need somebody to take them. */
 static bt_slot *next_slot(bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
+        bt_crew *crew = master->crews[i];
         for (size_t j = 0; crew->in_roll && j < crew->slot_count; j++) {
-            if (!slot_is_done(&crew->slots[j]))
-                return &crew->slots[j];
+            if (!slot_is_done(crew->slots[j]))
+                return crew->slots[j];
         }
-    }
-    return NULL;
-}
-
-static bt_child *ready_sibling(const bt_slot *slot)
-{
-    for (size_t i = 0; i < slot->crew->slot_count; i++) {
-        const bt_slot *other = &slot->crew->slots[i];
-        if (other != slot && other->serving != NULL)
-            return other->serving;
     }
     return NULL;
 }
 
 static bool stops_first(const bt_slot *slot)
 {
-    return slot->crew->worker->config->strategy == BT_STRATEGY_STOP_FIRST;
+    return slot->crew->config->strategy == BT_STRATEGY_STOP_FIRST;
+}
+
+static uint64_t drain_timeout(const bt_slot *slot)
+{
+    return slot->crew->master->roll.without_limit ? BT_NO_LIMIT : slot->crew->config->drain_timeout_ms;
+}
+
+/* The roll waits until `old` has passed what it can. */
+static void replace_first(bt_slot *slot, const char *step, bt_child *heir, bool has_heir)
+{
+    bt_master *master = slot->crew->master;
+    bt_child *old = slot->serving;
+    master->roll.old = old;
+    bt_reload_progress(master, slot, step, old->pid, old->generation->number, "");
+    bt_child_drain(old, heir, has_heir, drain_timeout(slot));
 }
 
 static void step_done(bt_master *master)
@@ -102,24 +105,22 @@ static void begin_slot(bt_master *master, bt_slot *slot)
     roll->slot = slot;
     bt_slot_cancel_restart(slot);
     if (slot->successor != NULL) {
-        if (slot->successor->generation != crew->target)
+        if (slot->successor->generation != crew->target || bt_slot_is_surplus(slot))
             bt_child_kill(slot->successor); /* it starts other code; its end brings us back here */
         return;
     }
     bt_slot_cancel_spawn(slot);
     if (slot_is_done(slot)) {
         step_done(master);
-        return;
+    } else if (bt_slot_is_surplus(slot)) {
+        bt_child *heir = bt_slot_sibling(slot);
+        replace_first(slot, "passing", heir, true);
+    } else if (stops_first(slot) && slot->serving != NULL) {
+        bt_child *heir = bt_slot_sibling(slot);
+        replace_first(slot, "stopping", heir, heir != NULL);
+    } else {
+        bt_slot_spawn(slot, crew->target);
     }
-    if (stops_first(slot) && slot->serving != NULL) {
-        bt_child *old = slot->serving;
-        roll->old = old;
-        bt_reload_progress(master, slot, "stopping", old->pid, old->generation->number, "");
-        bt_child_drain(old, ready_sibling(slot),
-                       roll->without_limit ? BT_NO_LIMIT : crew->worker->config->drain_timeout_ms);
-        return;
-    }
-    bt_slot_spawn(slot, crew->target);
 }
 
 void bt_roll_child_ready(bt_child *child)
@@ -148,8 +149,8 @@ void bt_roll_child_handed_over(bt_child *child)
     if (master->roll.old != child)
         return;
     bt_reload_progress(master, slot, "passed", child->pid, child->generation->number, "");
-    if (slot->serving != NULL) /* with stop-first the place is empty until the old process has ended */
-        step_done(master);
+    if (slot->serving != NULL || bt_slot_is_surplus(slot))
+        step_done(master); /* else, with stop-first, the place is empty until the old process has ended */
 }
 
 bool bt_roll_owns_slot(const bt_slot *slot)
@@ -160,27 +161,40 @@ bool bt_roll_owns_slot(const bt_slot *slot)
 
 /* ---- failures ---- */
 
-/* A crash of code that has not proved itself sends the worker back. A single SIGKILL from outside (an operator, the
- * out-of-memory killer) says nothing about the code; a repeated one does. */
-static void serving_crashed(bt_child *child, const char *reason, bool by_outside_kill)
+/* What the process said last, for whoever asked for the roll. */
+static void remember_log(const bt_child *child)
+{
+    char *log = child->slot->crew->master->roll.failure_log;
+    bt_log_tail_read(&child->row->tail, FAILURE_LINES, log, sizeof child->slot->crew->master->roll.failure_log);
+}
+
+/* A crash of code that has not proved itself sends the worker back. */
+static void serving_crashed(bt_child *child, const char *reason)
 {
     bt_crew *crew = child->slot->crew;
-    if (child->generation != crew->target || !is_unproven(crew))
+    if (child->generation == crew->target && is_unproven(crew))
+        fail(crew->master, true, reason);
+}
+
+/* The newest generation is tried (again) in the slot that the roll is at. */
+static void try_again(bt_slot *slot)
+{
+    bt_master *master = slot->crew->master;
+    if (master->roll.slot != slot)
         return;
-    if (by_outside_kill && crew->kill_count++ == 0)
-        return;
-    fail(crew->master, true, reason);
+    master->roll.slot = NULL;
+    advance(master);
 }
 
 static void start_failed(bt_slot *slot, const bt_generation *generation, const char *reason)
 {
     bt_master *master = slot->crew->master;
     bt_roll *roll = &master->roll;
-    if (generation == slot->crew->target && (is_unproven(slot->crew) || roll->slot == slot)) {
+    if (!bt_slot_is_surplus(slot) && generation == slot->crew->target &&
+        (is_unproven(slot->crew) || roll->slot == slot)) {
         fail(master, false, reason);
-    } else if (roll->slot == slot) {
-        roll->slot = NULL; /* an obsolete start: the newest generation is tried now */
-        advance(master);
+    } else {
+        try_again(slot); /* it was an obsolete start */
     }
 }
 
@@ -206,16 +220,21 @@ void bt_roll_child_gone(bt_child *child, const char *reason, bool by_outside_kil
     if (master->roll.old == child) {
         master->roll.old = NULL;
         bool place_is_empty = slot->serving == NULL && slot->successor == NULL && slot->wanted == NULL;
-        if (place_is_empty)
+        if (place_is_empty && !bt_slot_is_surplus(slot))
             bt_slot_spawn(slot, slot->crew->target);
-        else if (slot->serving != NULL)
+        else if (place_is_empty || slot->serving != NULL)
             step_done(master);
         return;
     }
+    if (by_outside_kill && slot->kills++ == 0) {
+        try_again(slot); /* an operator or the out-of-memory killer, once: it says nothing about the code */
+        return;
+    }
+    remember_log(child);
     if (child->state == BT_CHILD_STARTING)
         start_failed(slot, child->generation, reason);
     else if (child->state == BT_CHILD_SERVING)
-        serving_crashed(child, reason, by_outside_kill);
+        serving_crashed(child, reason);
 }
 
 /* Where a worker of the failed roll goes. Code that never took traffic leaves things as they were; code that did and
@@ -226,18 +245,48 @@ static bt_generation *way_back(const bt_crew *crew, bool took_traffic)
     return can_stay ? crew->previous : crew->good;
 }
 
+/* Gives the crew back what it had. A worker that only the failed generation has goes; one whose old address cannot be
+ * opened any more has to stay. False when it already is where it could go back to. */
+static bool send_back(bt_crew *crew, bool took_traffic)
+{
+    char why[256] = "out of memory";
+    bt_generation *back = way_back(crew, took_traffic);
+    if (back == crew->target)
+        return false;
+    if (back == NULL) {
+        crew->shall_leave = true;
+        crew->in_roll = false;
+        return true;
+    }
+    int err = bt_listeners_provide(crew->master, crew, bt_generation_section(back, crew->name), why, sizeof why);
+    if (err == 0)
+        err = bt_crew_set_target(crew, back);
+    if (err < 0)
+        bt_log(BT_LOG_ERROR, "way-back-failed worker=%s reason=\"%s\"", crew->name, why);
+    return err == 0;
+}
+
 /* False when every worker of the roll already is where it could go back to. */
 static bool turn_round(bt_master *master, bool took_traffic)
 {
     bool has_turned = false;
     for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
-        if (!crew->in_roll || !is_unproven(crew))
-            continue;
-        set_generation(master, &crew->target, way_back(crew, took_traffic));
-        has_turned = true;
+        bt_crew *crew = master->crews[i];
+        crew->shall_leave = false;
+        if (crew->in_roll && is_unproven(crew) && send_back(crew, took_traffic))
+            has_turned = true;
     }
     return has_turned;
+}
+
+/* For `generations`. */
+static void mark_failed(bt_master *master, const char *reason)
+{
+    bt_list_each (node, &master->generations) {
+        bt_generation *generation = bt_container(node, bt_generation, node);
+        if (generation->number == master->roll.generation)
+            snprintf(generation->failure, sizeof generation->failure, "%s", reason);
+    }
 }
 
 /* All workers of the roll go back. If that fails too, and nothing is left to go back to, the slots keep trying with
@@ -256,6 +305,8 @@ static void fail(bt_master *master, bool took_traffic, const char *reason)
         if (roll->state == BT_ROLL_IDLE)
             roll->started_ms = bt_clock_ms();
         roll->failed = roll->generation;
+        roll->failed_serial = roll->serial;
+        mark_failed(master, reason);
         snprintf(roll->failure, sizeof roll->failure, "%s", reason);
     }
     stop_timers(master);
@@ -276,25 +327,26 @@ static void on_probation_over(uv_timer_t *timer)
     bt_roll *roll = &master->roll;
     roll->in_probation = false;
     for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
+        bt_crew *crew = master->crews[i];
         if (!crew->in_roll || !is_unproven(crew))
             continue;
-        set_generation(master, &crew->good, crew->target);
-        set_generation(master, &crew->previous, NULL);
+        bt_crew_promote(crew);
         crew->in_roll = false;
     }
     char message[128];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves and has passed its probation", roll->generation);
     bt_log(BT_LOG_INFO, "proved generation=%" PRIu64, roll->generation);
-    bt_reload_answer(master, roll->generation, true, BT_WAIT_PROBATION, message);
+    bt_reload_answer(master, roll->serial, true, BT_WAIT_PROBATION, message);
 }
 
 /* A process still serves code that its worker shall not run: the way back has failed for it. */
 static bool is_mixed(const bt_crew *crew)
 {
     for (size_t i = 0; i < crew->slot_count; i++) {
-        const bt_child *serving = crew->slots[i].serving;
-        if ((serving != NULL && serving->generation != crew->target) || has_wrong_successor(&crew->slots[i]))
+        const bt_slot *slot = crew->slots[i];
+        const bt_child *serving = slot->serving;
+        bool is_wrong = serving != NULL && (serving->generation != crew->target || bt_slot_is_surplus(slot));
+        if (is_wrong || has_wrong_successor(slot))
             return true;
     }
     return false;
@@ -322,14 +374,14 @@ static bool rest(bt_master *master)
     roll->without_limit = false;
     roll->in_probation = false;
     for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
+        bt_crew *crew = master->crews[i];
         bool mixed = crew->in_roll && is_mixed(crew);
         bool unproven = crew->in_roll && is_unproven(crew);
         crew->in_roll = mixed || unproven;
         has_mixed = has_mixed || mixed;
         roll->in_probation = roll->in_probation || unproven;
-        if (unproven && crew->worker->config->probation_ms > probation_ms)
-            probation_ms = crew->worker->config->probation_ms;
+        if (unproven && crew->config->probation_ms > probation_ms)
+            probation_ms = crew->config->probation_ms;
     }
     if (roll->in_probation)
         uv_timer_start(&roll->probation, on_probation_over, probation_ms, 0);
@@ -338,11 +390,24 @@ static bool rest(bt_master *master)
     return has_mixed;
 }
 
+/* What the roll has left without a worker or without a listener. */
+static void let_go(bt_master *master)
+{
+    for (size_t i = master->crew_count; i-- > 0;) { /* it may be gone after that */
+        if (master->crews[i]->shall_leave)
+            bt_crew_dismiss(master->crews[i]);
+    }
+    bt_listeners_retire(master);
+    for (size_t i = master->crew_count; i-- > 0;)
+        bt_crew_tidy(master->crews[i]);
+}
+
 static void finish_reverting(bt_master *master)
 {
     bt_roll *roll = &master->roll;
     bool was_mending = roll->is_mending;
     bool has_mixed = rest(master);
+    let_go(master);
     if (was_mending) {
         bt_log(has_mixed ? BT_LOG_ERROR : BT_LOG_INFO, "way-back complete=%s", has_mixed ? "no" : "yes");
         return;
@@ -351,7 +416,7 @@ static void finish_reverting(bt_master *master)
     snprintf(roll->failure + len, sizeof roll->failure - len, "; %s",
              has_mixed ? "some processes still run the new code, and are tried again" : "the old code serves on");
     bt_reload_remember(master, roll->failed, false, roll->started_ms, roll->failure);
-    bt_reload_answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
+    bt_reload_answer(master, roll->failed_serial, false, BT_WAIT_PROBATION, roll->failure);
 }
 
 static void finish(bt_master *master)
@@ -364,8 +429,13 @@ static void finish(bt_master *master)
     char message[64];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves", roll->generation);
     rest(master);
+    let_go(master);
+    if (roll->whole != NULL)
+        bt_master_apply(master, roll->whole);
     bt_reload_remember(master, roll->generation, true, roll->started_ms, message);
-    bt_reload_answer(master, roll->generation, true, BT_WAIT_SERVE, message);
+    bt_reload_answer(master, roll->serial, true, BT_WAIT_SERVE, message);
+    if (!roll->in_probation) /* nothing of it has to prove itself */
+        bt_reload_answer(master, roll->serial, true, BT_WAIT_PROBATION, message);
 }
 
 static void advance(bt_master *master)
@@ -374,10 +444,12 @@ static void advance(bt_master *master)
     if (master->phase != BT_MASTER_RUNNING || roll->state == BT_ROLL_IDLE || roll->slot != NULL)
         return;
     bt_slot *slot = next_slot(master);
-    if (slot == NULL)
-        finish(master);
-    else
+    if (slot != NULL) {
         begin_slot(master, slot);
+        return;
+    }
+    finish(master);
+    bt_recycle_next(master);
 }
 
 void bt_roll_resume(bt_master *master)
@@ -399,41 +471,70 @@ void bt_roll_init(bt_master *master)
 void bt_roll_start_first(bt_master *master, bt_generation *generation)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
-        set_generation(master, &crew->target, generation);
+        bt_crew *crew = master->crews[i];
+        if (bt_crew_set_target(crew, generation) < 0) {
+            bt_master_start_failed(master, "out of memory");
+            return;
+        }
         for (size_t j = 0; j < crew->slot_count; j++)
-            bt_slot_spawn(&crew->slots[j], generation);
+            bt_slot_spawn(crew->slots[j], generation);
     }
+    bt_master_apply(master, generation);
 }
 
-void bt_roll_start(bt_master *master, const bt_reload_job *job, bt_generation *generation)
+/* False when it has to keep what it has. */
+static bool enter(bt_crew *crew, bool was_idle)
+{
+    bt_master *master = crew->master;
+    bt_generation *serving = crew->target;
+    if (was_idle && serving != NULL) /* all its slots serve it */
+        bt_generation_set(master, &crew->previous, serving);
+    if (bt_crew_set_target(crew, crew->next) < 0)
+        return false;
+    crew->in_roll = true;
+    for (size_t i = 0; i < crew->slot_count; i++)
+        crew->slots[i]->kills = 0;
+    return true;
+}
+
+static void overtake(bt_master *master)
+{
+    bt_roll *roll = &master->roll;
+    if (roll->state == BT_ROLL_REVERTING &&
+        !roll->is_mending) /* overtaken: who waited for the failed one hears it now */
+        bt_reload_answer(master, roll->failed_serial, false, BT_WAIT_PROBATION, roll->failure);
+    stop_timers(master);
+    roll->is_mending = false;
+    roll->mend_tries = 0;
+}
+
+void bt_roll_start(bt_master *master, const bt_reload_job *job, uint64_t number, bt_generation *whole)
 {
     bt_roll *roll = &master->roll;
     bool was_idle = roll->state == BT_ROLL_IDLE;
-    if (roll->state == BT_ROLL_REVERTING &&
-        !roll->is_mending) /* overtaken: who waited for the failed one hears it now */
-        bt_reload_answer(master, roll->failed, false, BT_WAIT_PROBATION, roll->failure);
+    overtake(master);
     if (was_idle)
         roll->started_ms = job->asked_ms;
-    stop_timers(master);
     roll->state = BT_ROLL_ROLLING;
-    roll->is_mending = false;
-    roll->mend_tries = 0;
-    roll->generation = generation->number;
+    roll->generation = number;
+    roll->serial = job->serial;
+    roll->failure_log[0] = '\0';
+    if (whole != NULL || was_idle)
+        bt_generation_set(master, &roll->whole, whole);
     if (!job->without_limit)
         bt_roll_end_patience(master);
     roll->without_limit = job->without_limit;
+    const char *why = NULL;
     for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
-        if (!job->scope[i])
-            continue;
-        if (was_idle) /* all its slots serve it */
-            set_generation(master, &crew->previous, crew->target);
-        set_generation(master, &crew->target, generation);
-        crew->in_roll = true;
-        crew->kill_count = 0;
+        bt_crew *crew = master->crews[i];
+        if (crew->next != NULL && !enter(crew, was_idle))
+            why = "out of memory";
+        bt_generation_set(master, &crew->next, NULL);
     }
-    advance(master);
+    if (why != NULL)
+        fail(master, false, why);
+    else
+        advance(master);
 }
 
 void bt_roll_end_patience(bt_master *master)
@@ -441,7 +542,7 @@ void bt_roll_end_patience(bt_master *master)
     bt_roll *roll = &master->roll;
     roll->without_limit = false;
     if (roll->old != NULL)
-        bt_child_limit(roll->old, roll->old->slot->crew->worker->config->drain_timeout_ms);
+        bt_child_limit(roll->old, roll->old->slot->crew->config->drain_timeout_ms);
 }
 
 void bt_roll_stop(bt_master *master)

@@ -20,7 +20,7 @@
 
 static const char *name_of(const bt_slot *slot)
 {
-    return slot->crew->worker->config->name;
+    return slot->crew->name;
 }
 
 /* ---- slots ---- */
@@ -31,12 +31,29 @@ static void on_restart(uv_timer_t *timer)
     bt_slot_spawn(slot, bt_roll_restart_generation(slot));
 }
 
-void bt_slot_init(bt_slot *slot, bt_crew *crew, int index)
+bt_slot *bt_slot_new(bt_crew *crew, int index)
 {
-    *slot = (bt_slot){.crew = crew, .index = index, .listen_fd = -1};
+    bt_slot *slot = calloc(1, sizeof *slot);
+    if (slot == NULL)
+        return NULL;
+    *slot = (bt_slot){.crew = crew, .index = index};
     bt_list_init(&slot->leaving);
     uv_timer_init(&crew->master->loop, &slot->restart);
     slot->restart.data = slot;
+    return slot;
+}
+
+static void free_slot(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void bt_slot_free(bt_slot *slot)
+{
+    bt_master *master = slot->crew->master;
+    if (master->recycling == slot)
+        master->recycling = NULL;
+    uv_close((uv_handle_t *) &slot->restart, free_slot);
 }
 
 void bt_slot_spawn(bt_slot *slot, bt_generation *generation)
@@ -76,10 +93,14 @@ static uint64_t backoff_ms(bt_slot *slot, uint64_t lived_ms)
 static void restart_later(bt_slot *slot, uint64_t lived_ms)
 {
     bool is_filled = slot->serving != NULL || slot->successor != NULL || slot->wanted != NULL;
-    if (slot->crew->master->phase != BT_MASTER_RUNNING || is_filled || uv_is_active((uv_handle_t *) &slot->restart))
+    if (slot->crew->master->phase != BT_MASTER_RUNNING || is_filled || bt_slot_is_surplus(slot) ||
+        uv_is_active((uv_handle_t *) &slot->restart))
         return;
     uint64_t delay = backoff_ms(slot, lived_ms);
     slot->restarts++;
+    if (slot->short_lives >= BT_CRASH_LOOP)
+        bt_log(BT_LOG_ERROR, "crash-loop worker=%s slot=%d short_lives=%u last_exit=\"%s\"", name_of(slot), slot->index,
+               slot->short_lives, slot->last_exit);
     bt_log(BT_LOG_WARN, "restart worker=%s slot=%d in_ms=%" PRIu64, name_of(slot), slot->index, delay);
     if (delay == 0)
         bt_slot_spawn(slot, bt_roll_restart_generation(slot));
@@ -104,9 +125,29 @@ static int connect_children(bt_child *old, bt_child *successor, bt_message_type 
     return err;
 }
 
+/* Each slot that stays is the first choice of about as many. */
+bt_child *bt_slot_sibling(const bt_slot *slot)
+{
+    const bt_crew *crew = slot->crew;
+    size_t count = (size_t) crew->config->count;
+    for (size_t i = 0; i < count && i < crew->slot_count; i++) {
+        const bt_slot *other = crew->slots[((size_t) slot->index + i) % count];
+        if (other != slot && other->serving != NULL)
+            return other->serving;
+    }
+    return NULL;
+}
+
+bt_child *bt_slot_heir(const bt_slot *slot)
+{
+    if (slot->serving != NULL || slot->crew->is_leaving || !bt_slot_is_surplus(slot))
+        return slot->serving;
+    return bt_slot_sibling(slot);
+}
+
 static void connect_straggler(bt_child *child)
 {
-    bt_child *successor = child->slot->serving;
+    bt_child *successor = bt_slot_heir(child->slot);
     if (child->state != BT_CHILD_DRAINING || successor == NULL || successor == child)
         return;
     int err = connect_children(child, successor, BT_MESSAGE_PASS_OUT, 0);
@@ -114,10 +155,17 @@ static void connect_straggler(bt_child *child)
         bt_log(BT_LOG_WARN, "pass-channel-failed pid=%d error=\"%s\"", child->pid, strerror(-err));
 }
 
-void bt_slot_connect_stragglers(bt_slot *slot)
+/* Gives each draining process whose heir has just changed a channel to the new one. */
+static void connect_stragglers(const bt_child *heir)
 {
-    bt_list_each (node, &slot->leaving)
-        connect_straggler(bt_container(node, bt_child, leaving));
+    const bt_crew *crew = heir->slot->crew;
+    for (size_t i = 0; i < crew->slot_count; i++) {
+        bt_slot *slot = crew->slots[i];
+        if (bt_slot_heir(slot) != heir)
+            continue;
+        bt_list_each (node, &slot->leaving)
+            connect_straggler(bt_container(node, bt_child, leaving));
+    }
 }
 
 /* Draining processes are bounded: the oldest is asked to end. */
@@ -128,12 +176,12 @@ static void limit_leaving(bt_slot *slot)
         count += bt_container(node, bt_child, leaving)->state == BT_CHILD_DRAINING;
     bt_list_each (node, &slot->leaving) {
         bt_child *child = bt_container(node, bt_child, leaving);
-        if (count <= slot->crew->worker->config->max_draining)
+        if (count <= slot->crew->config->max_draining)
             return;
         if (child->state != BT_CHILD_DRAINING)
             continue;
         bt_log(BT_LOG_WARN, "drain-cut worker=%s slot=%d pid=%d", name_of(slot), slot->index, child->pid);
-        bt_child_stop(child, slot->crew->master->config->master.stop_timeout_ms);
+        bt_child_stop(child, slot->crew->master->limits->stop_timeout_ms);
         count--;
     }
 }
@@ -152,14 +200,15 @@ static void on_ready(bt_child *child)
     slot->generation = child->generation->number;
     bt_log(BT_LOG_INFO, "ready worker=%s slot=%d pid=%d generation=%" PRIu64 " took_ms=%" PRIu64, name_of(slot),
            slot->index, child->pid, child->generation->number, child->ready_ms - child->started_ms);
-    bt_slot_connect_stragglers(slot);
+    connect_stragglers(child);
     if (old != NULL) {
         bt_master *master = slot->crew->master;
-        uint64_t timeout = master->roll.without_limit ? BT_NO_LIMIT : slot->crew->worker->config->drain_timeout_ms;
-        bt_child_drain(old, child, timeout);
+        uint64_t timeout = master->roll.without_limit ? BT_NO_LIMIT : slot->crew->config->drain_timeout_ms;
+        bt_child_drain(old, child, true, timeout);
         limit_leaving(slot);
     }
     bt_roll_child_ready(child);
+    bt_recycle_next(slot->crew->master);
     bt_master_check(slot->crew->master);
 }
 
@@ -190,6 +239,8 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         bt_master_stop(master, message->value != 0);
         break;
     case BT_MESSAGE_ASK_RECYCLE:
+        bt_recycle_request(child, message->text);
+        break;
     case BT_MESSAGE_MODULE:
     case BT_MESSAGE_CONFIG:
     case BT_MESSAGE_LISTEN_LAST:
@@ -220,7 +271,7 @@ static void on_kill_time(uv_timer_t *timer)
     const char *why = "did not end in time";
     if (child->state == BT_CHILD_STARTING) {
         snprintf(child->failure, sizeof child->failure, "not ready within %" PRIu64 " ms (ready_timeout)",
-                 child->slot->crew->worker->config->ready_timeout_ms);
+                 child->slot->crew->config->ready_timeout_ms);
         why = child->failure;
     }
     bt_log(BT_LOG_WARN, "kill worker=%s slot=%d pid=%d reason=\"%s\"", name_of(child->slot), child->slot->index,
@@ -250,23 +301,22 @@ static void leave(bt_child *child, bt_child_state state)
 
 static void arm_kill(bt_child *child, uint64_t timeout_ms)
 {
-    uint64_t kill_ms = child->slot->crew->master->config->master.kill_timeout_ms;
+    uint64_t kill_ms = child->slot->crew->master->limits->kill_timeout_ms;
     if (timeout_ms == BT_NO_LIMIT)
         uv_timer_stop(&child->timer);
     else
         uv_timer_start(&child->timer, on_kill_time, timeout_ms + 2 * BT_LAST_WORDS_MS + kill_ms, 0);
 }
 
-void bt_child_drain(bt_child *child, bt_child *successor, uint64_t timeout_ms)
+void bt_child_drain(bt_child *child, bt_child *successor, bool has_heir, uint64_t timeout_ms)
 {
     leave(child, BT_CHILD_DRAINING);
     arm_kill(child, timeout_ms);
     int err = successor == NULL ? -ESRCH : connect_children(child, successor, BT_MESSAGE_DRAIN, timeout_ms);
     if (successor != NULL && err < 0)
         bt_log(BT_LOG_WARN, "pass-channel-failed pid=%d error=\"%s\"", child->pid, strerror(-err));
-    if (err < 0) /* without a successor it answers and closes; without only the channel it serves on and asks for one */
-        bt_channel_send(&child->channel, successor == NULL ? BT_MESSAGE_DRAIN : BT_MESSAGE_DRAIN_AND_ASK, timeout_ms,
-                        NULL, -1);
+    if (err < 0) /* without an heir it answers and closes; without only the channel it serves on and asks for one */
+        bt_channel_send(&child->channel, has_heir ? BT_MESSAGE_DRAIN_AND_ASK : BT_MESSAGE_DRAIN, timeout_ms, NULL, -1);
 }
 
 void bt_child_limit(bt_child *child, uint64_t timeout_ms)
@@ -294,7 +344,7 @@ void bt_child_stop(bt_child *child, uint64_t timeout_ms)
 /* ---- birth and death ---- */
 
 bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint64_t number, int channel_fd,
-                       bt_counters *counters)
+                       bt_row *row)
 {
     bt_master *master = slot->crew->master;
     bt_child *child = calloc(1, sizeof *child);
@@ -312,7 +362,7 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
     child->pid = pid;
     child->number = number;
     child->generation = bt_generation_ref(generation);
-    child->counters = counters;
+    child->row = row;
     child->started_ms = bt_clock_ms();
     child->started_wall_ms = bt_clock_wall_ms();
     child->open_handles = 2;
@@ -320,7 +370,7 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
     bt_list_append(&master->children, &child->node);
     uv_timer_init(&master->loop, &child->timer);
     child->timer.data = child;
-    uv_timer_start(&child->timer, on_kill_time, slot->crew->worker->config->ready_timeout_ms, 0);
+    uv_timer_start(&child->timer, on_kill_time, slot->crew->config->ready_timeout_ms, 0);
     slot->successor = child;
     bt_log(BT_LOG_INFO, "starting worker=%s slot=%d pid=%d generation=%" PRIu64, name_of(slot), slot->index, pid,
            generation->number);
@@ -371,9 +421,9 @@ static void forget(bt_child *child)
     bt_list_remove(&child->node);
     bt_list_remove(&child->leaving);
     /* A killed process has not counted its connections down. */
-    bt_count_shared(&child->slot->crew->counters->connections,
-                    -(int64_t) bt_counter_value(&child->counters->connections));
-    master->counter_used[child->counters - master->counters] = false;
+    bt_count_shared(&child->slot->crew->row->counters.connections,
+                    -(int64_t) bt_counter_value(&child->row->counters.connections));
+    bt_give_row(master, child->row);
     bt_master_fd_remove(master, child->channel.fd);
     bt_generation_unref(master, child->generation);
     child->generation = NULL;
@@ -409,10 +459,13 @@ void bt_child_exited(bt_child *child, int status)
              child->failure[0] != '\0' ? child->failure : text);
     uint64_t lived_ms = bt_clock_ms() - child->started_ms;
     bt_roll_child_gone(child, reason, by_outside_kill);
+    bt_master *master = crew->master;
     forget(child);
     if (!bt_roll_owns_slot(slot))
         restart_later(slot, is_expected ? SHORT_LIFE_MS : lived_ms);
-    bt_master_check(crew->master);
+    bt_recycle_next(master);
+    bt_crew_tidy(crew);
+    bt_master_check(master);
 }
 
 void bt_slot_fork_failed(bt_slot *slot, bt_generation *generation, const char *why)

@@ -2,9 +2,11 @@
  *
  * The child must not share the master's loop, nor keep a descriptor that is not its own. All signals are blocked
  * around the fork, so that none is handled by the master's handlers in the child. */
+#include <base/alloc.h>
 #include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>
+#include <net/loop_shut.h>
 #include <proc/master_state.h>
 #include <proc/process.h>
 #include <signal.h>
@@ -26,13 +28,6 @@
 #define LEAK_CHECK() 0
 #endif
 
-static void close_handle(uv_handle_t *handle, void *arg)
-{
-    (void) arg;
-    if (!uv_is_closing(handle))
-        uv_close(handle, NULL);
-}
-
 static bool is_kept(int fd, const int *keep, size_t keep_count)
 {
     for (size_t i = 0; i < keep_count; i++) {
@@ -47,9 +42,7 @@ static bool is_kept(int fd, const int *keep, size_t keep_count)
 static void shed_master(bt_master *master, const int *keep, size_t keep_count)
 {
     uv_loop_fork(&master->loop);
-    uv_walk(&master->loop, close_handle, NULL);
-    uv_run(&master->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&master->loop);
+    bt_loop_shut(&master->loop);
     bt_list_each (node, &master->children)
         bt_channel_forget_queue(&bt_container(node, bt_child, node)->channel);
     for (size_t i = 0; i < master->fd_count; i++) {
@@ -69,16 +62,22 @@ pid_t bt_fork_clean(bt_master *master, const int *keep, size_t keep_count)
 
 /* ---- worker processes ---- */
 
-bt_counters *bt_take_counters(bt_master *master)
+bt_row *bt_take_row(bt_master *master)
 {
-    for (size_t i = 0; i < BT_COUNTER_ROWS; i++) {
-        if (!master->counter_used[i]) {
-            master->counter_used[i] = true;
-            memset(&master->counters[i], 0, sizeof master->counters[i]);
-            return &master->counters[i];
+    for (size_t i = 0; i < BT_ROWS; i++) {
+        if (!master->row_used[i]) {
+            master->row_used[i] = true;
+            memset(&master->rows[i], 0, sizeof master->rows[i]);
+            return &master->rows[i];
         }
     }
     return NULL;
+}
+
+void bt_give_row(bt_master *master, const bt_row *row)
+{
+    if (row != NULL)
+        master->row_used[row - master->rows] = false;
 }
 
 /* Sanitized builds look for leaks here, because _exit skips the check at the end. */
@@ -90,30 +89,92 @@ static _Noreturn void end_child(int code)
     _exit(code); /* not exit(): a start program's atexit functions are the master's */
 }
 
-static _Noreturn void run_child(bt_slot *slot, const bt_generation *generation, uint64_t number, int channel_fd,
-                                bt_counters *counters)
+/* What a child is made of. */
+typedef struct newborn {
+    bt_slot *slot;
+    bt_generation *generation;
+    const bt_worker_config *config;
+    uint64_t number;
+    bt_row *row;
+    int channel_fd;
+    int *fds; /* what it keeps: its channel and the log, then its listening sockets */
+    size_t fd_count;
+} newborn;
+
+#define KEPT_ALWAYS 2
+
+static _Noreturn void run_child(const newborn *birth)
 {
-    bt_master *master = slot->crew->master;
-    char dir[sizeof((bt_module_copy *) 0)->path + 64];
+    bt_crew *crew = birth->slot->crew;
+    const bt_master *master = crew->master;
+    const bt_module_copy *module = bt_generation_module(birth->generation, crew->name);
+    size_t listen_count = birth->fd_count - KEPT_ALWAYS;
+    const bt_listen_set *set = bt_listeners_find(master, birth->config);
+    size_t sockets = set == NULL ? 1 : set->count;
+    char dir[sizeof module->path + 64];
     snprintf(dir, sizeof dir, "%s/modules/%llu/%s", master->config->master.run_dir,
-             (unsigned long long) generation->number, slot->crew->worker->config->name);
+             (unsigned long long) birth->generation->number, crew->name);
+    crew->worker->config = birth->config;
     bt_process_start start = {
         .service = master->service,
-        .worker = slot->crew->worker,
-        .slot = slot->index,
-        .number = number,
-        .generation = generation->number,
-        .module_path = generation->modules[slot->crew->index].path,
+        .worker = crew->worker,
+        .slot = birth->slot->index,
+        .number = birth->number,
+        .generation = birth->generation->number,
+        .module_path = module == NULL ? "" : module->path,
         .module_dir = dir,
-        .channel_fd = channel_fd,
-        .master_config = &master->config->master,
-        .listen_fds = &slot->listen_fd,
-        .listen_count = slot->listen_fd >= 0,
-        .listen_sharers = slot->crew->worker->config->reuse_port ? 1 : (unsigned) slot->crew->slot_count,
-        .counters = counters,
-        .crew_connections = &slot->crew->counters->connections,
+        .master_config = &birth->generation->config->master,
+        .channel_fd = birth->channel_fd,
+        .listen_fds = birth->fds + KEPT_ALWAYS,
+        .listen_count = listen_count,
+        .listen_sharers = (unsigned) (((size_t) birth->config->count + sockets - 1) / sockets),
+        .counters = &birth->row->counters,
+        .tail = &birth->row->tail,
+        .crew_connections = &crew->row->counters.connections,
+        .crew_counters = &crew->row->counters,
     };
     end_child(bt_process_run(&start));
+}
+
+/* The sockets it will accept from. 0 or a negative errno. */
+static int collect_fds(newborn *birth)
+{
+    const bt_master *master = birth->slot->crew->master;
+    const bt_listen_set *set = bt_listeners_find(master, birth->config);
+    if (set == NULL && birth->config->listen != NULL)
+        return -ENOTCONN; /* the address was given up meanwhile */
+    size_t most = set == NULL ? 0 : set->count;
+    birth->fds = bt_malloc((KEPT_ALWAYS + most) * sizeof *birth->fds);
+    if (birth->fds == NULL)
+        return -ENOMEM;
+    birth->fds[0] = birth->channel_fd;
+    birth->fds[1] = master->log_fd;
+    birth->fd_count = KEPT_ALWAYS;
+    if (set != NULL)
+        birth->fd_count += bt_listeners_of_slot(set, (size_t) birth->slot->index, (size_t) birth->config->count,
+                                                birth->fds + KEPT_ALWAYS, most);
+    return 0;
+}
+
+/* Forks it; `master_end` is our side of its channel, taken on success. */
+static int fork_child(newborn *birth, int master_end)
+{
+    bt_slot *slot = birth->slot;
+    bt_master *master = slot->crew->master;
+    int err = collect_fds(birth);
+    pid_t pid = err < 0 ? err : bt_fork_clean(master, birth->fds, birth->fd_count);
+    if (pid == 0) {
+        close(master_end); /* not in the registry before the channel is made */
+        run_child(birth);
+    }
+    free(birth->fds);
+    if (pid < 0)
+        return (int) pid;
+    if (bt_child_new(slot, birth->generation, pid, birth->number, master_end, birth->row) != NULL)
+        return 0;
+    kill(pid, SIGKILL); /* out of memory: nobody would ever reap it */
+    waitpid(pid, NULL, 0);
+    return -ENOMEM;
 }
 
 static int spawn(bt_slot *slot, bt_generation *generation)
@@ -123,27 +184,21 @@ static int spawn(bt_slot *slot, bt_generation *generation)
     int err = bt_channel_pair(pair);
     if (err < 0)
         return err;
-    bt_counters *counters = bt_take_counters(master);
-    uint64_t number = ++master->last_process;
-    const int keep[] = {slot->listen_fd, pair[1], master->log_fd};
-    /* pair[0] is closed by hand in the child: it is not in the registry before the channel is made */
-    pid_t pid = counters == NULL ? -EAGAIN : bt_fork_clean(master, keep, sizeof keep / sizeof *keep);
-    if (pid == 0) {
-        close(pair[0]);
-        run_child(slot, generation, number, pair[1], counters);
-    }
+    newborn birth = {
+        .slot = slot,
+        .generation = generation,
+        .config = bt_generation_section(generation, slot->crew->name),
+        .number = ++master->last_process,
+        .row = bt_take_row(master),
+        .channel_fd = pair[1],
+    };
+    err = birth.row == NULL ? -EAGAIN : fork_child(&birth, pair[0]);
     close(pair[1]);
-    bt_child *child = pid < 0 ? NULL : bt_child_new(slot, generation, pid, number, pair[0], counters);
-    if (child != NULL)
-        return 0;
-    close(pair[0]);
-    if (pid > 0) { /* out of memory: nobody would ever reap it */
-        kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
+    if (err < 0) {
+        close(pair[0]);
+        bt_give_row(master, birth.row);
     }
-    if (counters != NULL)
-        master->counter_used[counters - master->counters] = false;
-    return pid < 0 ? (int) pid : -ENOMEM;
+    return err;
 }
 
 static void spawn_wanted(bt_slot *slot)
@@ -152,8 +207,8 @@ static void spawn_wanted(bt_slot *slot)
     slot->wanted = NULL;
     int err = slot->crew->master->phase == BT_MASTER_STOPPING ? -ECANCELED : spawn(slot, generation);
     if (err < 0 && err != -ECANCELED) {
-        bt_log(BT_LOG_ERROR, "fork-failed worker=%s slot=%d error=\"%s\"", slot->crew->worker->config->name,
-               slot->index, strerror(-err));
+        bt_log(BT_LOG_ERROR, "fork-failed worker=%s slot=%d error=\"%s\"", slot->crew->name, slot->index,
+               strerror(-err));
         bt_slot_fork_failed(slot, generation, strerror(-err));
     }
     bt_generation_unref(slot->crew->master, generation);
@@ -162,24 +217,24 @@ static void spawn_wanted(bt_slot *slot)
 bool bt_spawn_is_pending(const bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
-        for (size_t j = 0; j < master->crews[i].slot_count; j++) {
-            if (master->crews[i].slots[j].wanted != NULL)
+        for (size_t j = 0; j < master->crews[i]->slot_count; j++) {
+            if (master->crews[i]->slots[j]->wanted != NULL)
                 return true;
         }
     }
-    return master->roll.job.is_wanted;
+    return master->roll.jobs[BT_JOB_NOW].is_wanted;
 }
 
 static void spawn_all(bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = &master->crews[i];
+        bt_crew *crew = master->crews[i];
         for (size_t j = 0; j < crew->slot_count; j++) {
-            if (crew->slots[j].wanted != NULL)
-                spawn_wanted(&crew->slots[j]);
+            if (crew->slots[j]->wanted != NULL)
+                spawn_wanted(crew->slots[j]);
         }
     }
-    if (master->roll.job.is_wanted)
+    if (master->roll.jobs[BT_JOB_NOW].is_wanted)
         bt_prepare_fork(master);
 }
 

@@ -1,0 +1,209 @@
+/* proc/listeners.c: the listening sockets of all workers, by address. They belong to the address, not to a process or a
+ * slot: a worker may move, shrink or be replaced by another one while connections wait in a queue.
+ * Must not know who accepts, nor when a roll is over. */
+#include <base/log.h>
+#include <errno.h>
+#include <net/listener.h>
+#include <proc/master_state.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* The protocol does not matter: a socket only knows its address. */
+static bool same_place(const bt_listen_address *a, const bt_listen_address *b)
+{
+    if (a->is_unix != b->is_unix)
+        return false;
+    if (a->is_unix)
+        return strcmp(a->path, b->path) == 0;
+    return a->port == b->port && a->dual_stack == b->dual_stack && strcmp(a->host, b->host) == 0;
+}
+
+static bool is_any_port(const bt_listen_address *address)
+{
+    return !address->is_unix && address->port == 0;
+}
+
+bt_listen_set *bt_listeners_find(const bt_master *master, const bt_worker_config *config)
+{
+    if (config->listen == NULL)
+        return NULL;
+    bt_list_each (node, &master->listen_sets) {
+        bt_listen_set *set = bt_container(node, bt_listen_set, node);
+        if (!same_place(&set->address, &config->address))
+            continue;
+        /* port 0 is a different port for each worker */
+        if (!is_any_port(&config->address) || (set->crew != NULL && strcmp(set->crew->name, config->name) == 0))
+            return set;
+    }
+    return NULL;
+}
+
+static bt_listen_set *new_set(bt_master *master, const bt_worker_config *config)
+{
+    bt_listen_set *set = calloc(1, sizeof *set);
+    if (set == NULL)
+        return NULL;
+    set->address = config->address;
+    bt_list_append(&master->listen_sets, &set->node);
+    return set;
+}
+
+static void free_set(bt_listen_set *set)
+{
+    bt_list_remove(&set->node);
+    free(set->fds);
+    free(set);
+}
+
+/* Of a TCP socket, as the kernel has bound it; 0 when it does not say. */
+static uint16_t port_of(int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+    bt_address compact = {0};
+    if (getsockname(fd, (struct sockaddr *) &address, &len) == 0)
+        bt_address_from_sockaddr(&compact, (const struct sockaddr *) &address, len);
+    return compact.port;
+}
+
+static int add_socket(bt_master *master, bt_listen_set *set, const bt_worker_config *config, bool one_each, char *why,
+                      size_t size)
+{
+    int *fds = realloc(set->fds, (set->count + 1) * sizeof *fds);
+    if (fds == NULL) {
+        snprintf(why, size, "out of memory");
+        return -ENOMEM;
+    }
+    set->fds = fds;
+    bt_listen_address address = set->address;
+    if (is_any_port(&address) && set->count > 0)
+        address.port = port_of(fds[0]); /* the kernel chose for the first; its siblings share that port */
+    int fd = bt_listener_open(&address, (int) config->backlog, one_each, why, size);
+    if (fd < 0)
+        return fd;
+    int err = bt_master_fd_add(master, fd);
+    if (err < 0) {
+        snprintf(why, size, "out of memory");
+        close(fd);
+        return err;
+    }
+    set->fds[set->count++] = fd;
+    return 0;
+}
+
+/* A socket that was opened for all slots becomes one of several. */
+static void let_share(const bt_listen_set *set)
+{
+    static const int yes = 1;
+    for (size_t i = 0; i < set->count; i++)
+        setsockopt(set->fds[i], SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes);
+}
+
+static void set_backlog(const bt_listen_set *set, int backlog)
+{
+    for (size_t i = 0; i < set->count; i++)
+        listen(set->fds[i], backlog);
+}
+
+int bt_listeners_provide(bt_master *master, bt_crew *crew, const bt_worker_config *config, char *why, size_t size)
+{
+    if (config->listen == NULL)
+        return 0;
+    bool one_each = config->reuse_port && !config->address.is_unix;
+    size_t wanted = one_each ? (size_t) config->count : 1;
+    bt_listen_set *set = bt_listeners_find(master, config);
+    bool is_new = set == NULL;
+    if (is_new)
+        set = new_set(master, config);
+    if (set == NULL) {
+        snprintf(why, size, "out of memory");
+        return -ENOMEM;
+    }
+    if (one_each && set->count < wanted)
+        let_share(set);
+    int err = 0;
+    while (err == 0 && set->count < wanted)
+        err = add_socket(master, set, config, one_each, why, size);
+    if (err < 0 && set->count == 0) {
+        free_set(set);
+        return err;
+    }
+    set->crew = crew;
+    if (!is_new)
+        set_backlog(set, (int) config->backlog);
+    return err;
+}
+
+size_t bt_listeners_of_slot(const bt_listen_set *set, size_t index, size_t count, int *fds, size_t size)
+{
+    size_t found = 0;
+    for (size_t i = index; i < set->count && found < size; i += count)
+        fds[found++] = set->fds[i];
+    if (found == 0 && size > 0) /* fewer sockets than slots: they share */
+        fds[found++] = set->fds[index % set->count];
+    return found;
+}
+
+/* ---- the end of an address ---- */
+
+/* Somebody who speaks what the clients in the queue expect. */
+static bt_child *find_taker(const bt_listen_set *set)
+{
+    const bt_crew *crew = set->crew;
+    for (size_t i = 0; crew != NULL && i < crew->slot_count; i++) {
+        bt_child *child = crew->slots[i]->serving;
+        const bt_worker_config *config = child == NULL ? NULL : bt_generation_section(child->generation, crew->name);
+        if (config != NULL && config->listen != NULL && strcmp(config->address.scheme, set->address.scheme) == 0)
+            return child;
+    }
+    return NULL;
+}
+
+static void close_set(bt_master *master, bt_listen_set *set)
+{
+    if (set->address.is_unix)
+        unlink(set->address.path);
+    for (size_t i = 0; i < set->count; i++) {
+        bt_master_fd_remove(master, set->fds[i]);
+        close(set->fds[i]);
+    }
+    free_set(set);
+}
+
+static void retire(bt_master *master, bt_listen_set *set)
+{
+    char name[300];
+    bt_child *taker = find_taker(set);
+    bt_log(BT_LOG_INFO, "address-closed listen=%s", bt_listener_name(set->fds[0], name, sizeof name));
+    for (size_t i = 0; taker != NULL && i < set->count; i++)
+        bt_channel_send(&taker->channel, BT_MESSAGE_LISTEN_LAST, 0, NULL, set->fds[i]);
+    close_set(master, set);
+}
+
+static bool is_used(const bt_master *master, const bt_listen_set *set)
+{
+    for (size_t i = 0; i < master->crew_count; i++) {
+        const bt_crew *crew = master->crews[i];
+        if (!crew->is_leaving && bt_listeners_find(master, crew->config) == set)
+            return true;
+    }
+    return false;
+}
+
+void bt_listeners_retire(bt_master *master)
+{
+    bt_list_each (node, &master->listen_sets) {
+        bt_listen_set *set = bt_container(node, bt_listen_set, node);
+        if (!is_used(master, set))
+            retire(master, set);
+    }
+}
+
+void bt_listeners_close_all(bt_master *master)
+{
+    bt_list_each (node, &master->listen_sets)
+        close_set(master, bt_container(node, bt_listen_set, node));
+}
