@@ -190,6 +190,15 @@ static bool announce(const char *name)
     return rename(path_of(taken, name, ".taken", true), path_of(acted, name, ".acted", true)) == 0;
 }
 
+/* Of an order that nobody takes. */
+static void announce_every(const char *name)
+{
+    char acted[MAX_PATH];
+    int fd = open(path_of(acted, name, ".acted", true), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd >= 0)
+        close(fd);
+}
+
 static void pause_ms(int ms)
 {
     struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
@@ -229,8 +238,12 @@ static int pass(const char *name)
     if (point == NULL)
         return 0;
     point->passes++;
-    if (point->order.every > 0)
-        return point->passes % point->order.every == 0 ? act(&point->order) : 0;
+    if (point->order.every > 0) {
+        if (point->passes % point->order.every != 0)
+            return 0;
+        announce_every(name);
+        return act(&point->order);
+    }
     if (point->passes <= point->order.after)
         return 0;
     bool is_withdrawn = point->passes == point->order.after + 1 && !announce(name);

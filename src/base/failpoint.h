@@ -10,8 +10,8 @@
  *   every N     nobody takes it: each N-th pass of every process acts, for as long as the file is there
  *   role ROLE   only in processes of that role of the log ("master", "web.0")
  *   pid PID     only in that process
- * Who took it is told by the file NAME.taken.PID; it becomes NAME.acted.PID just before the action. An order whose
- * file has been removed by then is withdrawn. */
+ * Who took it is told by the file NAME.taken.PID; just before the action there is NAME.acted.PID instead. An order
+ * whose file has been removed by then is withdrawn. */
 #ifndef BT_BASE_FAILPOINT_H
 #define BT_BASE_FAILPOINT_H
 

@@ -112,6 +112,7 @@ static void test_every_nth_pass_fails_while_the_file_is_there(void **state)
     for (int i = 1; i <= 9; i++)
         assert_int_equal(bt_failpoint("alloc"), i % 3 == 0 ? -ENOMEM : 0);
     assert_true(exists("alloc"));
+    assert_true(has_acted("alloc", getpid()));
     unlink(in_folder("alloc"));
     for (int i = 0; i < 9; i++)
         assert_int_equal(bt_failpoint("alloc"), 0);
