@@ -32,7 +32,8 @@ static void finish(uv_idle_t *idle)
 
 void bt_process_check_done(bt_process *process)
 {
-    if (!is_leaving(process) || process->is_finishing || process->loop.conn_count > 0)
+    bool is_accepting = !bt_list_empty(&process->acceptors); /* what waits in their queues */
+    if (!is_leaving(process) || process->is_finishing || process->loop.conn_count > 0 || is_accepting)
         return;
     process->is_finishing = true;
     uv_idle_start(&process->finish, finish);
@@ -77,6 +78,7 @@ static void on_deadline(uv_timer_t *timer)
     }
     bt_log(BT_LOG_WARN, "drain-expired connections=%zu", process->loop.conn_count);
     process->loop.departure = BT_DEPARTURE_CLOSE;
+    bt_process_stop_listening(process);
     bt_process_close_passes(process);
     uv_timer_start(&process->deadline, give_up, BT_LAST_WORDS_MS, 0);
     bt_loop_each_conn(&process->loop, expire, process);
@@ -117,6 +119,7 @@ static void offer_all(bt_process *process)
 }
 
 static void offer_again(uv_timer_t *timer);
+static void close_idle(bt_process *process);
 
 static void retry_in(bt_process *process, uint64_t delay_ms)
 {
@@ -137,8 +140,10 @@ static void offer_again(uv_timer_t *timer)
     bt_process *process = timer->data;
     if (process->pass_out != NULL)
         offer_all(process);
-    else if (process->state == BT_PROCESS_DRAINING)
+    else if (process->state == BT_PROCESS_DRAINING && process->channel.is_open)
         ask_for_channel(process);
+    else if (process->state == BT_PROCESS_DRAINING)
+        close_idle(process); /* the successor has gone, and the master that could offer another, too */
 }
 
 static void on_refused(bt_pass_out *out, baton_conn *conn, bt_verdict verdict)
@@ -261,9 +266,8 @@ void bt_process_take_from(bt_process *process, int fd)
 
 /* ---- leaving ---- */
 
-static void stop_accepting(bt_process *process)
+static void prepare_to_leave(bt_process *process)
 {
-    bt_acceptor_stop(&process->acceptor);
     bt_timers_stop_repeating(&process->loop);
     bt_list_each (node, &process->pass_ins)
         bt_container(node, bt_pass_in, node)->is_draining = true;
@@ -274,7 +278,7 @@ static void stop_accepting(bt_process *process)
 static void depart(baton_conn *conn, void *arg)
 {
     (void) arg;
-    if (conn->state == BT_CONN_OPEN)
+    if (conn->state == BT_CONN_OPEN && !bt_process_hears_out(conn))
         conn->endpoint->protocol->on_departure(conn);
 }
 
@@ -282,6 +286,8 @@ static void close_idle(bt_process *process)
 {
     process->loop.departure = BT_DEPARTURE_CLOSE;
     bt_loop_each_conn(&process->loop, depart, NULL);
+    bt_process_finish_listening(process); /* afterwards: whom it still accepts is answered once, not closed as idle */
+    bt_process_check_done(process);
 }
 
 void bt_process_limit(bt_process *process, uint64_t timeout_ms)
@@ -301,7 +307,9 @@ void bt_process_drain(bt_process *process, bool has_successor, int pass_fd, uint
     if (callbacks->on_worker_reload != NULL)
         callbacks->on_worker_reload(process->start->worker);
     process->state = BT_PROCESS_DRAINING;
-    stop_accepting(process);
+    prepare_to_leave(process);
+    if (has_successor)
+        bt_process_stop_listening(process);
     set_deadline(process, timeout_ms);
     bt_process_pass_to(process, pass_fd);
     if (process->pass_out == NULL && has_successor) {
@@ -316,7 +324,7 @@ void bt_process_drain(bt_process *process, bool has_successor, int pass_fd, uint
 void bt_process_stop(bt_process *process, uint64_t timeout_ms)
 {
     process->state = BT_PROCESS_STOPPING;
-    stop_accepting(process);
+    prepare_to_leave(process);
     bt_process_close_passes(process);
     set_deadline(process, timeout_ms);
     close_idle(process);

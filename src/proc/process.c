@@ -1,9 +1,11 @@
 /* proc/process.c: the life of one worker process from fork to exit.
  * Must not know the other processes: what it hears of them comes through the channel. */
+#include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>
 #include <grp.h>
 #include <net/timer.h>
+#include <proc/crash.h>
 #include <proc/process.h>
 #include <proto/protocol.h>
 #include <pwd.h>
@@ -11,9 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-/* Exit codes of a process that could not start; the text goes to the master before. */
-#define EXIT_CANNOT_START 70
 
 /* The one context of this process; only the public API, whose calls name no object, reads it. */
 static bt_process *current;
@@ -34,10 +33,22 @@ void bt_process_fail(bt_process *process, const char *why)
 
 /* ---- messages of the master ---- */
 
+static bool is_about_the_end(const bt_message *message)
+{
+    return message->type == BT_MESSAGE_DRAIN || message->type == BT_MESSAGE_DRAIN_AND_ASK ||
+           message->type == BT_MESSAGE_STOP;
+}
+
 static void on_message(bt_channel *channel, const bt_message *message, int fd)
 {
     bt_process *process = channel->owner;
     const baton_callbacks *callbacks = &process->start->worker->callbacks;
+    if (process->state == BT_PROCESS_STARTING && is_about_the_end(message)) {
+        if (fd >= 0)
+            close(fd);
+        bt_process_abandon_start(process);
+        return;
+    }
     switch ((bt_message_type) message->type) {
     case BT_MESSAGE_DRAIN:
         bt_process_drain(process, message->has_fd, fd, message->value);
@@ -70,6 +81,9 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
             close(old);
         return;
     }
+    case BT_MESSAGE_LISTEN_LAST:
+        bt_process_listen_last(process, fd);
+        return;
     case BT_MESSAGE_READY:
     case BT_MESSAGE_FAILED:
     case BT_MESSAGE_HANDED_OVER:
@@ -80,24 +94,14 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_MODULE:
     case BT_MESSAGE_CONFIG:
         break; /* ours to send */
-    case BT_MESSAGE_LISTEN_LAST:
-        break;
     }
     if (fd >= 0)
         close(fd);
 }
 
-/* The master is gone: nobody will replace us, so finish what is being served. */
 static void on_master_gone(bt_channel *channel)
 {
-    bt_process *process = channel->owner;
-    bt_log(BT_LOG_WARN, "master-gone");
-    bt_channel_close(channel, NULL);
-    uint64_t timeout_ms = process->start->worker->config->drain_timeout_ms;
-    if (process->state == BT_PROCESS_SERVING)
-        bt_process_stop(process, timeout_ms);
-    else if (!uv_is_active((uv_handle_t *) &process->deadline))
-        bt_process_limit(process, timeout_ms); /* nobody is left who could end an unlimited drain */
+    bt_orphan_begin(channel->owner);
 }
 
 /* ---- starting ---- */
@@ -138,7 +142,7 @@ static void set_endpoint(bt_process *process)
         .worker = process->start->worker,
         .counters = process->start->counters,
         .crew_connections = process->start->crew_connections,
-        .crew_size = config->reuse_port && !config->address.is_unix ? 1 : (unsigned) config->count,
+        .crew_size = process->start->listen_sharers,
         .max_package = config->max_package,
         .max_send_buffer = config->max_send_buffer,
         .max_head = (uint32_t) config->max_head,
@@ -154,6 +158,7 @@ static void set_endpoint(bt_process *process)
 static int set_up(bt_process *process, const bt_process_start *start)
 {
     process->start = start;
+    bt_list_init(&process->acceptors);
     bt_list_init(&process->pass_outs);
     bt_list_init(&process->pass_ins);
     int err = bt_loop_init(&process->loop, start->number);
@@ -163,8 +168,10 @@ static int set_up(bt_process *process, const bt_process_start *start)
     set_endpoint(process);
     uv_timer_init(&process->loop.uv, &process->deadline);
     uv_timer_init(&process->loop.uv, &process->retry);
+    uv_timer_init(&process->loop.uv, &process->heartbeat);
+    uv_unref((uv_handle_t *) &process->heartbeat);
     uv_idle_init(&process->loop.uv, &process->finish);
-    process->deadline.data = process->retry.data = process->finish.data = process;
+    process->deadline.data = process->retry.data = process->heartbeat.data = process->finish.data = process;
     process->channel.on_message = on_message;
     process->channel.on_end = on_master_gone;
     process->channel.owner = process;
@@ -181,6 +188,7 @@ static int start_application(bt_process *process, char *why, size_t size)
         err = process->start->service->load_module(worker, process->start->module_path, why, size);
     if (err < 0)
         return err;
+    bt_crash_note_modules();
     if (worker->callbacks.on_worker_start != NULL) {
         err = worker->callbacks.on_worker_start(worker);
         if (err != 0) {
@@ -195,26 +203,81 @@ static int start_application(bt_process *process, char *why, size_t size)
     return 0;
 }
 
+/* ---- serving ---- */
+
+static void beat(uv_timer_t *timer)
+{
+    const bt_process *process = timer->data;
+    atomic_store_explicit(&process->start->counters->heartbeat_ms, bt_clock_ms(), memory_order_relaxed);
+}
+
+/* Everything is proved: clients may come. */
+static int serve(bt_process *process, char *why, size_t size)
+{
+    process->state = BT_PROCESS_SERVING;
+    int err = bt_process_listen(process);
+    if (err < 0) {
+        snprintf(why, size, "cannot poll the listening socket: %s", uv_strerror(err));
+        return err;
+    }
+    beat(&process->heartbeat);
+    uv_timer_start(&process->heartbeat, beat, BT_HEARTBEAT_MS, BT_HEARTBEAT_MS);
+    bt_recycle_start(&process->recycle, process);
+    err = bt_channel_send(&process->channel, BT_MESSAGE_READY, 0, NULL, -1);
+    if (err < 0)
+        snprintf(why, size, "the master is gone: %s", uv_strerror(err));
+    return err;
+}
+
+static void refuse(bt_process *process, const char *why)
+{
+    bt_process_fail(process, why);
+    process->exit_code = BT_EXIT_CANNOT_START;
+    uv_stop(&process->loop.uv);
+}
+
+void bt_process_abandon_start(bt_process *process)
+{
+    bt_probe_cancel(&process->probe);
+    uv_stop(&process->loop.uv);
+}
+
+static void on_probed(bt_probe *probe, const char *why)
+{
+    bt_process *process = probe->owner;
+    char own_why[BT_CHANNEL_TEXT];
+    if (why != NULL)
+        refuse(process, why);
+    else if (serve(process, own_why, sizeof own_why) < 0)
+        refuse(process, own_why);
+}
+
+static int probe(bt_process *process, char *why, size_t size)
+{
+    const char *path = process->start->worker->config->probe;
+    process->probe.owner = process;
+    process->probe.on_done = on_probed;
+    int err = bt_probe_start(&process->probe, &process->loop, &process->endpoint, path);
+    if (err < 0)
+        snprintf(why, size, "cannot probe %s: %s", path, uv_strerror(err));
+    return err;
+}
+
 static int begin(bt_process *process, char *why, size_t size)
 {
     const bt_worker_config *config = process->start->worker->config;
+    bt_orphan_guard(process->start->channel_fd);
     int err = drop_privileges(config);
-    if (err < 0) {
+    if (err < 0)
         snprintf(why, size, "cannot become user %s: %s", config->user, strerror(-err));
-        return err;
-    }
-    err = start_application(process, why, size);
+    else
+        err = start_application(process, why, size);
+    bt_orphan_unguard(process->start->channel_fd);
+    bt_crash_note_modules(); /* on_worker_start may have loaded some, too */
     if (err < 0)
         return err;
-    process->state = BT_PROCESS_SERVING;
-    if (process->start->listen_count > 0) {
-        err = bt_acceptor_start(&process->acceptor, &process->loop, &process->endpoint, process->start->listen_fds[0]);
-        if (err < 0) {
-            snprintf(why, size, "cannot poll the listening socket: %s", strerror(-err));
-            return err;
-        }
-    }
-    return 0;
+    bool is_probed = config->probe != NULL && process->endpoint.protocol == bt_protocol_find("http");
+    return is_probed ? probe(process, why, size) : serve(process, why, size);
 }
 
 static void set_role(const bt_process_start *start)
@@ -222,6 +285,8 @@ static void set_role(const bt_process_start *start)
     char role[64];
     snprintf(role, sizeof role, "%.48s.%d", start->worker->config->name, start->slot);
     bt_log_set_role(role);
+    bt_log_keep_tail(start->tail);
+    bt_crash_watch(role, start->tail);
 }
 
 static void destroy(baton_conn *conn, void *arg)
@@ -232,7 +297,8 @@ static void destroy(baton_conn *conn, void *arg)
 
 static void close_all(bt_process *process)
 {
-    bt_acceptor_stop(&process->acceptor);
+    bt_probe_cancel(&process->probe);
+    bt_process_stop_listening(process);
     bt_process_close_passes(process);
     bt_loop_each_conn(&process->loop, destroy, NULL); /* on_close may cancel timers */
     bt_timers_free_all(&process->loop);
@@ -251,14 +317,13 @@ int bt_process_run(const bt_process_start *start)
     int err = set_up(&process, start);
     if (err < 0) {
         bt_log(BT_LOG_ERROR, "cannot-serve reason=\"%s\"", uv_strerror(err));
-        return EXIT_CANNOT_START;
+        return BT_EXIT_CANNOT_START;
     }
     err = begin(&process, why, sizeof why);
     if (err < 0) {
         bt_process_fail(&process, why);
-        process.exit_code = EXIT_CANNOT_START;
+        process.exit_code = BT_EXIT_CANNOT_START;
     } else {
-        bt_channel_send(&process.channel, BT_MESSAGE_READY, 0, NULL, -1);
         uv_run(&process.loop.uv, UV_RUN_DEFAULT);
         if (start->worker->callbacks.on_worker_stop != NULL)
             start->worker->callbacks.on_worker_stop(start->worker);

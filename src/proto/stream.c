@@ -24,6 +24,8 @@ static size_t serve(baton_conn *conn, const bt_codec *codec, char *data, size_t 
             endpoint->callbacks->on_message(conn, codec->decode(at, (size_t) size));
         consumed += (size_t) size;
     }
+    if (conn->state == BT_CONN_OPEN && consumed > 0 && conn->loop->departure == BT_DEPARTURE_CLOSE)
+        bt_conn_close(conn); /* it was only still heard out */
     if (conn->state == BT_CONN_OPEN)
         bt_conn_expire_in(conn, endpoint->idle_timeout_ms);
     return consumed;
