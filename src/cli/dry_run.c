@@ -98,8 +98,8 @@ static void compare_worker(const running *from, const json_t *serving, const bt_
     const bt_worker_config *old_worker = before ? bt_config_find_worker(before, worker->name) : NULL;
     bool is_other_file = false;
 
-    /* The new configuration decides whether a reload of everything takes the worker along. */
-    to->waits = !worker->reloadable;
+    /* What it runs with decides whether a reload of everything takes the worker along. */
+    to->waits = !(old_worker ? old_worker : worker)->reloadable;
     snprintf(to->prefix, sizeof(to->prefix), "worker %s", worker->name);
     if (to->waits)
         snprintf(to->prefix, sizeof(to->prefix), "worker %s: reloadable = no: waits for `reload %s`", worker->name,

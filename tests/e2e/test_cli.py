@@ -641,6 +641,14 @@ def test_check_says_what_a_reload_would_change(new_service):
     ]
 
 
+def test_check_lets_the_running_configuration_say_what_is_reloadable(new_service):
+    service = new_service(BEFORE.replace("reloadable = no", "count = 3"))
+    rest, _ = compared(service, BEFORE)
+    assert rest.splitlines() == ["a reload would change nothing",
+                                 "  worker gate: reloadable = no: waits for `reload gate`: count: 1 -> 3",
+                                 "  worker gate: reloadable = no: waits for `reload gate`: reloadable: no -> yes"]
+
+
 def test_check_says_that_nothing_would_change(new_service):
     service = new_service(BEFORE)
     rest, _ = compared(service, BEFORE.replace("count = 2", "count = 2 ; two"))
