@@ -1,10 +1,10 @@
 /* net/conn.c: a connection's life: create, read, close, linger, and leaving by a pass.
  * Must not know what is spoken: every decision about messages is the protocol's. Output is in conn_output.c. */
 #include <assert.h>
+#include <base/alloc.h>
 #include <errno.h>
 #include <net/conn.h>
 #include <net/conn_internal.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,7 +35,7 @@ static baton_conn *take_spare(bt_loop *loop)
 {
     bt_list *node = bt_list_pop(&loop->spare_conns);
     if (node == NULL)
-        return malloc(sizeof(baton_conn));
+        return bt_malloc(sizeof(baton_conn));
     loop->spare_count--;
     return bt_container(node, baton_conn, node);
 }
@@ -323,6 +323,7 @@ void bt_conn_destroy(baton_conn *conn, int error)
     bt_loop *loop = conn->loop;
     baton_conn_ref(conn);
     let_go(conn, BT_CONN_CLOSED);
+    bt_pass_log(conn->id, "closed");
     if (error != 0 && callbacks->on_error != NULL)
         callbacks->on_error(conn, error);
     if (callbacks->on_close != NULL)
@@ -369,8 +370,8 @@ void bt_conn_close(baton_conn *conn)
 
 bool bt_conn_is_passable(const baton_conn *conn)
 {
-    return conn->state == BT_CONN_OPEN && !conn->peer_ended && !conn->leaves && !conn->refused && conn->user == NULL &&
-           conn->loop->corked != conn && conn->endpoint->protocol->is_passable(conn);
+    return conn->state == BT_CONN_OPEN && !conn->peer_ended && !conn->leaves && !conn->refused &&
+           !bt_conn_is_tied(conn) && conn->loop->corked != conn && conn->endpoint->protocol->is_passable(conn);
 }
 
 void bt_conn_hold(baton_conn *conn)
@@ -396,7 +397,9 @@ static void reopen(baton_conn *conn)
 void bt_conn_taken(baton_conn *conn)
 {
     reopen(conn);
-    if (conn->loop->departure != BT_DEPARTURE_NONE)
+    if (conn->is_doomed)
+        bt_conn_destroy(conn, 0);
+    else if (conn->loop->departure != BT_DEPARTURE_NONE)
         bt_conn_mark_dirty(conn); /* told to drain since: it leaves again from the loop's end */
 }
 
@@ -412,7 +415,14 @@ void bt_conn_passed(baton_conn *conn)
 {
     assert(conn->state == BT_CONN_PASSING);
     bt_loop *loop = conn->loop;
+    const baton_callbacks *callbacks = conn->endpoint->callbacks;
+    baton_conn_ref(conn);
     let_go(conn, BT_CONN_PASSED);
+    if (conn->user != NULL && callbacks->on_passed != NULL) {
+        callbacks->on_passed(conn);
+        conn->user = NULL; /* freed: whoever still holds the detached handle must not find it */
+    }
+    baton_conn_unref(conn);
     if (loop->on_conn_gone != NULL)
         loop->on_conn_gone(loop->hook_arg);
 }

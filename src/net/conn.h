@@ -56,13 +56,15 @@ struct baton_conn {
     uint8_t state;  /* bt_conn_state */
     uint8_t events; /* what poll is armed for */
     bool peer_ended : 1;
-    bool reading_paused : 1; /* enough input waits for what is being handled */
-    bool resume : 1;         /* conn->in shall be looked at again at the loop's end */
-    bool is_full : 1;        /* on_buffer_full was called */
-    bool leaves : 1;         /* closes after what is being handled (no successor takes it) */
-    bool in_borrowed : 1;    /* the protocol is looking at conn->in: it must not be freed */
-    bool is_doomed : 1;      /* closed by the application while it was being passed */
-    bool refused : 1;        /* the successor did not take it: served on until another successor asks */
+    bool reading_paused : 1;  /* enough input waits for what is being handled */
+    bool resume : 1;          /* conn->in shall be looked at again at the loop's end */
+    bool is_full : 1;         /* on_buffer_full was called */
+    bool leaves : 1;          /* closes after what is being handled (no successor takes it) */
+    bool in_borrowed : 1;     /* the protocol is looking at conn->in: it must not be freed */
+    bool is_doomed : 1;       /* closed by the application while it was being passed */
+    bool refused : 1;         /* the successor did not take it: served on until another successor asks */
+    bool app_stays : 1;       /* the same, by the application's word: what it keeps for it does not travel */
+    bool is_stay_counted : 1; /* bt_counters.stayed has it */
 };
 
 _Static_assert(sizeof(struct baton_conn) <= 448, "an idle connection must stay below 512 bytes");
@@ -118,16 +120,23 @@ void bt_conn_expire_in(baton_conn *conn, uint64_t timeout_ms);
 
 /* ---- the pass ---- */
 
-/* The process drains, and the connection cannot leave it because of what the application keeps for it (conn->user). */
+/* What the application keeps for it (conn->user) cannot travel to the present successor. */
+static inline bool bt_conn_is_tied(const baton_conn *conn)
+{
+    return conn->app_stays || (conn->user != NULL && !conn->loop->app_travels);
+}
+
+/* The process drains, and the connection cannot leave it: it ends with what is asked next. */
 static inline bool bt_conn_is_stranded(const baton_conn *conn)
 {
-    return conn->loop->departure == BT_DEPARTURE_PASS && conn->user != NULL;
+    bt_departure departure = conn->loop->departure;
+    return departure == BT_DEPARTURE_STRAND || (departure == BT_DEPARTURE_PASS && bt_conn_is_tied(conn));
 }
 
 /* False once the connection shall leave as it is: what has arrived and was not begun is the successor's. */
 static inline bool bt_conn_may_begin(const baton_conn *conn)
 {
-    bool shall_pass = conn->loop->departure == BT_DEPARTURE_PASS && conn->user == NULL && !conn->refused &&
+    bool shall_pass = conn->loop->departure == BT_DEPARTURE_PASS && !bt_conn_is_tied(conn) && !conn->refused &&
                       !conn->leaves && !conn->peer_ended;
     return conn->state == BT_CONN_OPEN && !shall_pass;
 }
@@ -138,13 +147,15 @@ bool bt_conn_is_passable(const baton_conn *conn);
 /* Stops polling and reading; the kernel keeps what arrives. OPEN -> PASSING. */
 void bt_conn_hold(baton_conn *conn);
 
-/* We took it from another process, and said so: PASSING -> OPEN, polled, its unread bytes looked at. */
+/* We took it from another process, and said so: PASSING -> OPEN, polled, its unread bytes looked at. It may end by it:
+ * on_take may have closed it. */
 void bt_conn_taken(baton_conn *conn);
 
 /* The successor did not take it: PASSING -> OPEN, polled again. */
 void bt_conn_rearm(baton_conn *conn);
 
-/* The successor owns it: closes our copy of the descriptor. No on_close. PASSING -> PASSED. */
+/* Another process owns it: closes our copy of the descriptor. on_passed if the application keeps something for it, no
+ * on_close. PASSING -> PASSED. */
 void bt_conn_passed(baton_conn *conn);
 
 #endif

@@ -12,14 +12,12 @@
 #define BT_RECEIVE_BUFFER (64 * 1024)
 #define BT_SPARE_CONNS    1024
 
-/* What becomes of connections from now on.
- *
- *   SERVE --> PASS   a successor takes them, each as soon as nothing of it is being handled
- *     \----> CLOSE   nobody takes them: answer what is being handled, then close  */
+/* What becomes of connections from now on: NONE <-> PASS <-> STRAND, and from each of them CLOSE, for good. */
 typedef enum bt_departure {
-    BT_DEPARTURE_NONE,
-    BT_DEPARTURE_PASS,
-    BT_DEPARTURE_CLOSE,
+    BT_DEPARTURE_NONE,   /* they are served; also while a process that leaves waits for a successor */
+    BT_DEPARTURE_PASS,   /* a successor takes them, each as soon as nothing of it is being handled */
+    BT_DEPARTURE_STRAND, /* the successor cannot read what we write: each is answered once more, then closed */
+    BT_DEPARTURE_CLOSE,  /* nobody takes them: what is being handled is answered, then they are closed */
 } bt_departure;
 
 typedef struct bt_loop {
@@ -43,6 +41,7 @@ typedef struct bt_loop {
     uint64_t next_id;
 
     bt_departure departure;
+    bool app_travels; /* under PASS: what the application keeps for a connection can be saved here and read there */
     void (*on_passable)(struct baton_conn *conn, void *arg); /* under PASS: nothing is being handled on it now */
     void (*on_conn_gone)(void *arg);                         /* a connection has ended */
     void *hook_arg;

@@ -29,6 +29,9 @@ typedef struct bt_protocol {
     /* Nothing is being handled and every byte not consumed is in conn->in: it may leave now. */
     bool (*is_passable)(const baton_conn *conn);
 
+    /* Of one that is not passable: part of the answer is out. NULL: never. */
+    bool (*is_half_answered)(const baton_conn *conn);
+
     /* The process stops and nobody takes over: close now if idle, else after what is being handled. */
     void (*on_departure)(baton_conn *conn);
 

@@ -1,9 +1,10 @@
 /* proc/pass_in.c: receives connections, rebuilds them, answers, and serves them.
  * Treats every message as hostile. Must not know who sends, nor poll a connection before its verdict is sent. */
+#include <base/alloc.h>
 #include <base/log.h>
 #include <errno.h>
 #include <proc/pass_in.h>
-#include <stdlib.h>
+#include <proc/pass_state.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,16 +14,34 @@
 
 static void on_event(uv_poll_t *poll, int status, int events);
 
+/* A broken channel is no failure: its end will be read. */
+static int say_hello(const bt_endpoint *endpoint, int fd)
+{
+    bt_pass_hello hello = bt_pass_hello_of(endpoint->callbacks);
+    bt_buf message = {0};
+    int err = bt_pass_add_hello(&message, &hello);
+    if (err == 0 && send(fd, bt_buf_head(&message), bt_buf_len(&message), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        err = errno == EPIPE || errno == ECONNRESET ? 0 : -errno;
+    bt_buf_free(&message);
+    return err;
+}
+
 int bt_pass_in_start(bt_pass_in *in, bt_loop *loop, const bt_endpoint *endpoint, int fd)
 {
     in->loop = loop;
     in->endpoint = endpoint;
-    in->receive_buffer = malloc(BT_PASS_MAX_BYTES);
+    in->receive_buffer = bt_malloc(BT_PASS_MAX_BYTES);
     if (in->receive_buffer == NULL)
         return -ENOMEM;
-    int err = uv_poll_init(&loop->uv, &in->poll, fd);
+    /* Room for all verdicts: for want of memory one connection is refused, not its whole message. */
+    int err = bt_buf_reserve(&in->verdicts, sizeof(bt_pass_header) + BT_PASS_MAX_CONNS * sizeof(bt_pass_verdict));
+    if (err == 0)
+        err = say_hello(endpoint, fd); /* first: a handle that was made could only be closed later */
+    if (err == 0)
+        err = uv_poll_init(&loop->uv, &in->poll, fd);
     if (err < 0) {
         free(in->receive_buffer);
+        bt_buf_free(&in->verdicts);
         return err;
     }
     in->fd = fd;
@@ -69,6 +88,8 @@ static bt_verdict verdict_of(int err)
 {
     if (err == -ENOMEM)
         return BT_VERDICT_NO_MEMORY;
+    if (err == -ECANCELED)
+        return BT_VERDICT_APP;
     return err == -EMFILE || err == -ENFILE ? BT_VERDICT_NO_DESCRIPTOR : BT_VERDICT_MALFORMED;
 }
 
@@ -76,7 +97,8 @@ static bt_verdict verdict_of(int err)
 static int rebuild(baton_conn *conn, const bt_pass_record *record, const char *payload)
 {
     const char *state = payload;
-    const char *unread = state + record->state_len + record->app_len;
+    const char *app = state + record->state_len;
+    const char *unread = app + record->app_len;
     const char *unsent = unread + record->unread_len;
     conn->remote = record->remote;
     conn->requests = record->requests;
@@ -90,7 +112,7 @@ static int rebuild(baton_conn *conn, const bt_pass_record *record, const char *p
     conn->timeout.deadline_ms = record->deadline_ms; /* bt_conn_taken puts them on the wheels */
     conn->stall.deadline_ms = record->stall_ms;
     conn->taken = record->taken;
-    return err;
+    return err < 0 ? err : bt_app_take(conn, record, app); /* last: the application sees it whole */
 }
 
 /* Takes `fd` in any case: into a connection, or closes it. */
@@ -121,7 +143,7 @@ static bt_verdict take_with_memfd(bt_pass_in *in, const bt_pass_record *record, 
         close(fd);
         verdict = verdict_of(err);
     } else {
-        verdict = create(in, record, bt_buf_head(&payload), fd);
+        verdict = create(in, record, bt_buf_len(&payload) == 0 ? "" : bt_buf_head(&payload), fd);
     }
     bt_buf_free(&payload);
     return verdict;
@@ -130,8 +152,7 @@ static bt_verdict take_with_memfd(bt_pass_in *in, const bt_pass_record *record, 
 static bool is_readable(const bt_pass_in *in, const bt_pass_record *record)
 {
     const bt_protocol *protocol = in->endpoint->protocol;
-    return record->protocol == protocol->wire_id && record->protocol_version <= protocol->wire_version &&
-           record->app_len == 0;
+    return record->protocol == protocol->wire_id && record->protocol_version <= protocol->wire_version;
 }
 
 static bt_verdict take(bt_pass_in *in, const bt_pass_record *record, const char *payload, fd_queue *queue)
@@ -143,6 +164,8 @@ static bt_verdict take(bt_pass_in *in, const bt_pass_record *record, const char 
         verdict = BT_VERDICT_DRAINING;
     else if (!is_readable(in, record))
         verdict = BT_VERDICT_PROTOCOL;
+    else if (!bt_app_is_readable(in->endpoint->callbacks, record))
+        verdict = BT_VERDICT_APP;
     else if (fd < 0 || (record->in_memfd && memfd < 0))
         verdict = BT_VERDICT_NO_DESCRIPTOR; /* the kernel could not install them: MSG_CTRUNC */
 
@@ -184,15 +207,18 @@ static ssize_t receive(bt_pass_in *in, fd_queue *queue)
     return header.msg_flags & MSG_TRUNC ? -EPROTO : n;
 }
 
-/* Takes every connection of a message and collects the verdicts. 0 or -EPROTO: the sender cannot be trusted further. */
+/* Takes every connection of a message and collects the verdicts. 0, or -EPROTO: the sender cannot be trusted further.
+ */
 static int take_all(bt_pass_in *in, size_t len, fd_queue *queue)
 {
     bt_pass_reader reader;
     bt_pass_record record;
     const char *payload;
-    int err = bt_pass_open(&reader, in->receive_buffer, len, BT_PASS_CONNS);
+    int err = bt_failpoint("pass-in:received");
     if (err == 0)
-        err = bt_pass_begin(&in->verdicts, BT_PASS_VERDICTS);
+        err = bt_pass_open(&reader, in->receive_buffer, len, BT_PASS_CONNS);
+    if (err == 0)
+        err = bt_pass_begin(&in->verdicts, BT_PASS_VERDICTS, reader.version);
     if (err < 0)
         return err;
     uint32_t count = 0;
@@ -206,7 +232,7 @@ static int take_all(bt_pass_in *in, size_t len, fd_queue *queue)
             bt_log(BT_LOG_WARN, "pass-not-taken id=%llu verdict=%d", (unsigned long long) record.id, verdict);
     }
     bt_pass_count(&in->verdicts, count);
-    return more;
+    return more < 0 ? more : bt_failpoint("pass-in:taken");
 }
 
 static void serve_taken(bt_pass_in *in)
@@ -216,6 +242,7 @@ static void serve_taken(bt_pass_in *in)
         baton_conn *conn = bt_container(node, baton_conn, node);
         bt_list_append(&in->loop->conns, &conn->node);
         bt_count(&conn->endpoint->counters->passed_in, 1);
+        bt_failpoint("pass-in:before-poll");
         bt_conn_taken(conn);
     }
 }
@@ -231,6 +258,9 @@ static bool send_verdicts(bt_pass_in *in)
         return false;
     }
     bt_buf_clear(&in->verdicts); /* EPIPE: the old process is gone, we are the only owner */
+    bt_list_each (node, &in->taken)
+        bt_pass_log(bt_container(node, baton_conn, node)->id, "taken");
+    bt_failpoint("pass-in:after-ack");
     serve_taken(in);
     return true;
 }

@@ -1,4 +1,5 @@
-/* proc/pass_in.h: the successor's side of a pass: takes connections from one old process.
+/* proc/pass_in.h: the successor's side of a pass: takes connections from one old process. It speaks first, and says
+ * what it reads.
  *
  * For each message: everything a connection needs is made first, then the verdicts are handed to the kernel, and only
  * then are the taken ones polled and read. A broken channel at that point counts as success: the old process is gone.
@@ -25,7 +26,7 @@ typedef struct bt_pass_in {
     void *owner;
 } bt_pass_in;
 
-/* Takes `fd`. 0 or a negative errno (fd is the caller's). */
+/* Takes `fd` and says HELLO. 0 or a negative errno (fd is the caller's). */
 BATON_NODISCARD int bt_pass_in_start(bt_pass_in *in, bt_loop *loop, const bt_endpoint *endpoint, int fd);
 
 void bt_pass_in_close(bt_pass_in *in);

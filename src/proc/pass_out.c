@@ -1,8 +1,11 @@
 /* proc/pass_out.c: sends held connections to the successor and waits for its verdicts.
  * Must not know why the process drains, nor read a connection it has sent. */
+#include <assert.h>
+#include <base/failpoint.h>
 #include <base/log.h>
 #include <errno.h>
 #include <proc/pass_out.h>
+#include <proc/pass_state.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,9 +19,14 @@ static void successor_died(bt_pass_out *out);
 int bt_pass_out_start(bt_pass_out *out, bt_loop *loop, int fd)
 {
     out->loop = loop;
-    int err = uv_poll_init(&loop->uv, &out->poll, fd);
-    if (err < 0)
+    /* An idle connection then leaves without an allocation. */
+    int err = bt_buf_reserve(&out->message, BT_PASS_MAX_BYTES);
+    if (err == 0)
+        err = uv_poll_init(&loop->uv, &out->poll, fd);
+    if (err < 0) {
+        bt_buf_free(&out->message);
         return err;
+    }
     uv_timer_init(&loop->uv, &out->retry);
     out->poll.data = out;
     out->retry.data = out;
@@ -33,7 +41,10 @@ int bt_pass_out_start(bt_pass_out *out, bt_loop *loop, int fd)
 
 void bt_pass_out_add(bt_pass_out *out, baton_conn *conn)
 {
+    assert(out->version != 0);
+    bt_failpoint("pass-out:before-hold");
     bt_conn_hold(conn);
+    bt_failpoint("pass-out:after-hold");
     bt_list_remove(&conn->node);
     size_t size = bt_buf_len(&conn->in) + bt_buf_len(&conn->out);
     bt_list_append(size < BT_PASS_MAX_BYTES / 2 ? &out->waiting : &out->large, &conn->node);
@@ -51,6 +62,7 @@ typedef struct pass_batch {
     size_t fd_count;
     bool is_memfd[BT_PASS_MAX_FDS];
     uint32_t conn_count;
+    bt_list stay; /* could not be described: served on here */
 } pass_batch;
 
 static int memfd_with(const bt_buf *payload)
@@ -74,7 +86,7 @@ static int memfd_with(const bt_buf *payload)
 }
 
 /* Fills record and payload (state, app, unread, unsent, in this order). */
-static int describe(baton_conn *conn, bt_pass_record *record, bt_buf *payload)
+static int describe(const bt_pass_out *out, baton_conn *conn, bt_pass_record *record, bt_buf *payload)
 {
     const bt_protocol *protocol = conn->endpoint->protocol;
     bt_buf unread = {0};
@@ -95,6 +107,8 @@ static int describe(baton_conn *conn, bt_pass_record *record, bt_buf *payload)
         .unsent_len = bt_buf_len(&conn->out),
     };
     if (err == 0)
+        err = bt_app_save(conn, &out->hello, record, payload);
+    if (err == 0)
         err = bt_buf_append(payload, bt_buf_head(&unread), bt_buf_len(&unread));
     if (err == 0)
         err = bt_buf_append(payload, bt_buf_head(&conn->out), bt_buf_len(&conn->out));
@@ -102,33 +116,38 @@ static int describe(baton_conn *conn, bt_pass_record *record, bt_buf *payload)
     return err;
 }
 
+static bool is_large(const bt_buf *payload)
+{
+    return bt_buf_len(payload) >= BT_PASS_MAX_BYTES / 2;
+}
+
 /* Appends one connection. 1: it went in; 0: the message is full; negative errno: it cannot be described now. */
 static int add_conn(bt_pass_out *out, pass_batch *batch, baton_conn *conn)
 {
     bt_pass_record record;
     bt_buf payload = {0};
-    int err = describe(conn, &record, &payload);
-    size_t size = sizeof record + bt_buf_len(&payload);
     int memfd = -1;
-    if (err == 0 && bt_buf_len(&out->message) + size > BT_PASS_MAX_BYTES) {
-        if (batch->conn_count > 0) {
-            bt_buf_free(&payload);
-            return 0;
-        }
+    int err = describe(out, conn, &record, &payload);
+    if (err < 0)
+        goto done;
+    if (is_large(&payload)) {
         memfd = memfd_with(&payload);
         err = memfd < 0 ? memfd : 0;
         record.in_memfd = 1;
-        bt_buf_free(&payload);
+        bt_buf_clear(&payload);
     }
-    if (err == 0)
+    size_t message_len = bt_buf_len(&out->message);
+    size_t size = sizeof record + bt_buf_len(&payload);
+    bool is_full = bt_buf_len(&out->message) + size > BT_PASS_MAX_BYTES;
+    if (err == 0 && !is_full)
         err = bt_buf_append(&out->message, &record, sizeof record);
-    if (err == 0)
+    if (err == 0 && !is_full)
         err = bt_buf_append(&out->message, bt_buf_head(&payload), bt_buf_len(&payload));
-    bt_buf_free(&payload);
-    if (err < 0) {
+    if (err < 0 || is_full) {
+        out->message.end = out->message.start + message_len; /* a record without its payload would spoil the others */
         if (memfd >= 0)
             close(memfd);
-        return err;
+        goto done;
     }
     batch->fds[batch->fd_count++] = conn->fd;
     if (memfd >= 0) {
@@ -136,7 +155,10 @@ static int add_conn(bt_pass_out *out, pass_batch *batch, baton_conn *conn)
         batch->fds[batch->fd_count++] = memfd;
     }
     batch->conn_count++;
-    return 1;
+    err = 1;
+done:
+    bt_buf_free(&payload);
+    return err;
 }
 
 static void close_memfds(const pass_batch *batch)
@@ -147,23 +169,30 @@ static void close_memfds(const pass_batch *batch)
     }
 }
 
-/* Builds a message from the front of `queue`; the connections stay in it. */
+/* Builds a message from the front of `queue`; the connections stay in it, but for those that cannot be described. A
+ * large one ends its message, so that few memfds wait in the channel at a time. */
 static int build(bt_pass_out *out, pass_batch *batch, bt_list *queue)
 {
-    int err = bt_pass_begin(&out->message, BT_PASS_CONNS);
+    int err = bt_pass_begin(&out->message, BT_PASS_CONNS, out->version);
     if (err < 0)
         return err;
     size_t room = BT_PASS_WINDOW - out->unanswered;
     if (room > BT_PASS_MAX_CONNS)
         room = BT_PASS_MAX_CONNS;
     bt_list_each (node, queue) {
-        if (batch->conn_count >= room)
+        if (batch->conn_count >= room || batch->fd_count > batch->conn_count)
             break;
-        int added = add_conn(out, batch, bt_container(node, baton_conn, node));
-        if (added < 0 && batch->conn_count == 0)
-            return added;
-        if (added <= 0)
+        baton_conn *conn = bt_container(node, baton_conn, node);
+        int added = add_conn(out, batch, conn);
+        if (added == 0)
             break;
+        if (added < 0) {
+            conn->app_stays = added == -ECANCELED;
+            bt_log(conn->app_stays ? BT_LOG_DEBUG : BT_LOG_WARN, "pass-refused id=%llu reason=%s",
+                   (unsigned long long) conn->id, conn->app_stays ? "on_pass" : uv_err_name(added));
+            bt_list_remove(node);
+            bt_list_append(&batch->stay, node);
+        }
     }
     bt_pass_count(&out->message, batch->conn_count);
     return 0;
@@ -204,6 +233,7 @@ static void serve_on(bt_pass_out *out, baton_conn *conn, bt_verdict verdict)
     bt_list_remove(&conn->node);
     bt_list_append(&out->loop->conns, &conn->node);
     bt_count(&conn->endpoint->counters->pass_refused, 1);
+    bt_pass_log(conn->id, "rearmed");
     bt_conn_rearm(conn);
     if (out->on_refused != NULL)
         out->on_refused(out, conn, verdict);
@@ -214,23 +244,15 @@ static void retry(uv_timer_t *timer)
     bt_pass_out_pump(timer->data);
 }
 
-/* One message. False when sending has to wait or is over. */
-static bool send_some(bt_pass_out *out)
+/* False when sending has to wait or is over. */
+static bool send_built(bt_pass_out *out, const pass_batch *batch, bt_list *queue)
 {
-    bt_list *queue = bt_list_empty(&out->waiting) ? &out->large : &out->waiting;
-    if (bt_list_empty(queue) || out->unanswered >= BT_PASS_WINDOW)
-        return false;
-    pass_batch batch = {0};
-    int err = build(out, &batch, queue);
-    if (err < 0) { /* out of memory for this one: it is served on here */
-        bt_log(BT_LOG_WARN, "pass-refused reason=%s", uv_err_name(err));
-        serve_on(out, bt_container(queue->next, baton_conn, node), BT_VERDICT_NO_MEMORY);
+    if (batch->conn_count == 0)
         return true;
-    }
-    err = send_batch(out, &batch);
-    close_memfds(&batch);
+    int err = send_batch(out, batch);
     if (err == 0) {
-        mark_sent(out, queue, batch.conn_count);
+        mark_sent(out, queue, batch->conn_count);
+        bt_failpoint("pass-out:after-send");
         return true;
     }
     if (err == -EAGAIN)
@@ -241,15 +263,47 @@ static bool send_some(bt_pass_out *out)
     return false;
 }
 
+/* One message. False when sending has to wait or is over. */
+static bool send_some(bt_pass_out *out)
+{
+    bt_list *queue = bt_list_empty(&out->waiting) ? &out->large : &out->waiting;
+    if (bt_list_empty(queue) || out->unanswered >= BT_PASS_WINDOW)
+        return false;
+    pass_batch batch = {0};
+    bt_list_init(&batch.stay);
+    if (build(out, &batch, queue) < 0) {
+        uv_timer_start(&out->retry, retry, RETRY_MS, 0); /* no memory for any message */
+        return false;
+    }
+    bool goes_on = send_built(out, &batch, queue);
+    close_memfds(&batch);
+    while (!bt_list_empty(&batch.stay)) {
+        baton_conn *conn = bt_container(batch.stay.next, baton_conn, node);
+        serve_on(out, conn, conn->app_stays ? BT_VERDICT_APP : BT_VERDICT_NO_MEMORY);
+    }
+    return goes_on;
+}
+
 void bt_pass_out_pump(bt_pass_out *out)
 {
-    while (out->is_open && send_some(out))
+    while (out->is_open && out->version != 0 && send_some(out))
         ;
-    if (out->is_open && bt_pass_out_is_settled(out))
+    if (out->is_open && out->version != 0 && bt_pass_out_is_settled(out))
         out->on_settled(out);
 }
 
-/* ---- verdicts ---- */
+/* ---- what the successor says ---- */
+
+static int hear_hello(bt_pass_out *out, const char *bytes, size_t len)
+{
+    int err = bt_pass_read_hello(bytes, len, &out->hello);
+    if (err < 0)
+        return err;
+    out->has_hello = true;
+    out->version = bt_pass_common_version(&out->hello);
+    out->on_hello(out);
+    return out->is_open;
+}
 
 static baton_conn *find_sent(bt_pass_out *out, uint64_t id)
 {
@@ -262,6 +316,14 @@ static baton_conn *find_sent(bt_pass_out *out, uint64_t id)
     return NULL;
 }
 
+/* It is another process's: our copy of the descriptor goes. */
+static void let_pass(baton_conn *conn)
+{
+    bt_pass_log(conn->id, "passed");
+    bt_failpoint("pass-out:before-close");
+    bt_conn_passed(conn);
+}
+
 static void settle(bt_pass_out *out, const bt_pass_verdict *verdict)
 {
     baton_conn *conn = find_sent(out, verdict->id);
@@ -271,17 +333,19 @@ static void settle(bt_pass_out *out, const bt_pass_verdict *verdict)
     }
     out->unanswered--;
     if (verdict->verdict == BT_VERDICT_TAKEN) {
+        bt_failpoint("pass-out:after-ack");
         bt_list_remove(&conn->node);
         bt_count(&conn->endpoint->counters->passed_out, 1);
-        bt_conn_passed(conn);
+        let_pass(conn);
     } else {
+        conn->app_stays = verdict->verdict == BT_VERDICT_APP;
         bt_log(BT_LOG_WARN, "pass-refused id=%llu verdict=%u", (unsigned long long) conn->id, verdict->verdict);
         serve_on(out, conn, (bt_verdict) verdict->verdict);
     }
 }
 
 /* 1: go on reading, 0: nothing more now, negative: the channel is over. */
-static int read_verdicts(bt_pass_out *out)
+static int read_message(bt_pass_out *out)
 {
     char bytes[VERDICTS_MAX];
     ssize_t n = recv(out->fd, bytes, sizeof bytes, MSG_DONTWAIT);
@@ -291,6 +355,9 @@ static int read_verdicts(bt_pass_out *out)
         return 0;
     if (n <= 0)
         return -EPIPE; /* the successor is dead, and this was its last word */
+    if (!out->has_hello)
+        return hear_hello(out, bytes, (size_t) n);
+    bt_failpoint("pass-out:before-ack");
     bt_pass_reader reader;
     bt_pass_verdict verdict;
     int more = bt_pass_open(&reader, bytes, (size_t) n, BT_PASS_VERDICTS);
@@ -308,7 +375,7 @@ static void on_event(uv_poll_t *poll, int status, int events)
         uv_poll_start(&out->poll, UV_READABLE, on_event);
     int more = 1;
     while (more > 0)
-        more = read_verdicts(out);
+        more = read_message(out);
     if (more == -EPIPE)
         successor_died(out);
     else if (more < 0 || status < 0)
@@ -319,13 +386,6 @@ static void on_event(uv_poll_t *poll, int status, int events)
 
 /* ---- the end ---- */
 
-void bt_pass_out_hand_on(bt_pass_out *out, bt_pass_out *next)
-{
-    bt_list_move_all(&next->waiting, &out->waiting);
-    bt_list_move_all(&next->large, &out->large);
-    out->is_ending = true;
-}
-
 static void serve_all_on(bt_pass_out *out, bt_list *list)
 {
     bt_list batch;
@@ -333,6 +393,18 @@ static void serve_all_on(bt_pass_out *out, bt_list *list)
     bt_list_move_all(&batch, list);
     while (!bt_list_empty(&batch))
         serve_on(out, bt_container(batch.next, baton_conn, node), BT_VERDICT_DRAINING);
+}
+
+void bt_pass_out_hand_on(bt_pass_out *out, bt_pass_out *next)
+{
+    out->is_ending = true;
+    if (next == NULL) {
+        serve_all_on(out, &out->waiting);
+        serve_all_on(out, &out->large);
+        return;
+    }
+    bt_list_move_all(&next->waiting, &out->waiting);
+    bt_list_move_all(&next->large, &out->large);
 }
 
 static void handle_closed(uv_handle_t *handle)
@@ -365,9 +437,9 @@ static void successor_died(bt_pass_out *out)
 
 void bt_pass_out_close(bt_pass_out *out)
 {
-    int more = out->is_open;
+    int more = out->is_open && out->has_hello; /* before that nothing was sent, and a HELLO would come too late */
     while (more > 0)
-        more = read_verdicts(out); /* what is refused, or was never taken by a dead successor, is ours */
+        more = read_message(out); /* what is refused, or was never taken by a dead successor, is ours */
     if (!out->is_open)
         return;
     if (more == -EPIPE) {
@@ -377,7 +449,7 @@ void bt_pass_out_close(bt_pass_out *out)
     close_channel(out);
     bt_list *node;
     while ((node = bt_list_pop(&out->sent)) != NULL)
-        bt_conn_passed(bt_container(node, baton_conn, node));
+        let_pass(bt_container(node, baton_conn, node));
     serve_all_on(out, &out->waiting);
     serve_all_on(out, &out->large);
 }

@@ -1,4 +1,5 @@
-/* proc/pass_out.h: the old process's side of a pass: hands its connections to one successor.
+/* proc/pass_out.h: the old process's side of a pass: hands its connections to one successor. The successor speaks
+ * first: before its HELLO nothing is held or sent, because it may never come, or read nothing that we write.
  *
  *   waiting --sendmsg--> sent --ACK--> gone          (bt_conn_passed: our copy of the descriptor is closed)
  *                         |--NACK--> served on here  (bt_conn_rearm)
@@ -20,11 +21,15 @@ typedef struct bt_pass_out {
     unsigned open_handles;
     bool is_open;
     bool is_ending; /* nothing is added any more; closes when all is answered */
+    bool has_hello;
+    bt_pass_hello hello; /* what the successor reads */
+    uint16_t version;    /* of the messages: the newest that both know. 0: before HELLO, or there is none */
     bt_list waiting;
     bt_list large; /* state too large for a message: sent last */
     bt_list sent;
     size_t unanswered;
     bt_buf message;
+    void (*on_hello)(struct bt_pass_out *out);   /* the successor has spoken; the channel may be closed here */
     void (*on_settled)(struct bt_pass_out *out); /* nothing is waiting or unanswered */
     void (*on_refused)(struct bt_pass_out *out, baton_conn *conn, bt_verdict verdict); /* served here again */
     void (*on_closing)(struct bt_pass_out *out);                                       /* the channel is over */
@@ -36,13 +41,14 @@ typedef struct bt_pass_out {
  * caller's). */
 BATON_NODISCARD int bt_pass_out_start(bt_pass_out *out, bt_loop *loop, int fd);
 
-/* Holds the connection (it must be passable) and queues it. */
+/* Holds the connection (it must be passable) and queues it. Only to a successor with a version in common. */
 void bt_pass_out_add(bt_pass_out *out, baton_conn *conn);
 
 /* Sends what is queued; call it after adding. */
 void bt_pass_out_pump(bt_pass_out *out);
 
-/* Another successor takes over: what is waiting moves to `next`, what was sent is still answered here. */
+/* Another successor takes over: what is waiting moves to `next` (NULL: is served on here), what was sent is still
+ * answered here. */
 void bt_pass_out_hand_on(bt_pass_out *out, bt_pass_out *next);
 
 bool bt_pass_out_is_settled(const bt_pass_out *out);

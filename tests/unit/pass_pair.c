@@ -15,19 +15,19 @@
 
 /* ---- sides ---- */
 
-static pass_side *side_of(baton_conn *conn)
+pass_side *pass_side_of(baton_conn *conn)
 {
     return bt_container(conn->loop, pass_side, loop);
 }
 
 static void on_connect(baton_conn *conn)
 {
-    side_of(conn)->connects++;
+    pass_side_of(conn)->connects++;
 }
 
 static void on_close(baton_conn *conn)
 {
-    side_of(conn)->closes++;
+    pass_side_of(conn)->closes++;
 }
 
 static void answer_large(baton_conn *conn)
@@ -42,7 +42,7 @@ static void answer_large(baton_conn *conn)
 
 static void on_request(baton_conn *conn, const baton_request *request)
 {
-    pass_side *side = side_of(conn);
+    pass_side *side = pass_side_of(conn);
     side->answered++;
     if (strncmp(baton_request_path(request).data, "/large", 6) == 0) {
         answer_large(conn);
@@ -103,6 +103,8 @@ void pass_turn(pass_pair *pair)
     pass_turn_side(&pair->old);
     pass_turn_side(&pair->successor);
     pass_turn_side(&pair->later);
+    if (pair->extra != NULL)
+        uv_run(&pair->extra->uv, UV_RUN_NOWAIT);
 }
 
 baton_conn *pass_find(pass_side *side, uint64_t id)
@@ -128,10 +130,16 @@ int pass_descriptors(void)
 
 /* ---- links ---- */
 
+static void on_hello(bt_pass_out *out)
+{
+    out->loop->app_travels =
+        bt_app_travels(&bt_container(out->loop, pass_side, loop)->callbacks, &out->hello); /* as a process does */
+}
+
 static void on_settled(bt_pass_out *out)
 {
     if (out->is_ending)
-        bt_pass_out_close(out); /* as a process does (drain.c) */
+        bt_pass_out_close(out); /* as a process does */
 }
 
 static void on_refused(bt_pass_out *out, baton_conn *conn, bt_verdict verdict)
@@ -164,26 +172,39 @@ static void in_end(bt_pass_in *in)
     link->ended++;
 }
 
+void pass_link_open_in(pass_link *link, pass_side *to, int fd)
+{
+    link->in = (bt_pass_in){.owner = link, .on_closing = in_closing, .on_end = in_end};
+    assert_int_equal(bt_pass_in_start(&link->in, &to->loop, &to->endpoint, fd), 0);
+}
+
 void pass_link_open(pass_link *link, pass_side *from, pass_side *to)
 {
     int pair[2];
-    *link = (pass_link){
-        .out = {.owner = link,
-                .on_settled = on_settled,
-                .on_refused = on_refused,
-                .on_closing = out_closing,
-                .on_end = out_end},
-        .in = {.owner = link, .on_closing = in_closing, .on_end = in_end},
-    };
+    *link = (pass_link){.out = {.owner = link,
+                                .on_hello = on_hello,
+                                .on_settled = on_settled,
+                                .on_refused = on_refused,
+                                .on_closing = out_closing,
+                                .on_end = out_end}};
     assert_int_equal(bt_channel_pair(pair), 0);
     assert_int_equal(bt_pass_out_start(&link->out, &from->loop, pair[0]), 0);
-    assert_int_equal(bt_pass_in_start(&link->in, &to->loop, &to->endpoint, pair[1]), 0);
+    pass_link_open_in(link, to, pair[1]);
+    while (!link->out.has_hello)
+        pass_turn_side(from);
 }
 
 static void link_close(pass_link *link)
 {
     bt_pass_out_close(&link->out);
     bt_pass_in_close(&link->in);
+}
+
+void pass_link_renew(pass_pair *pair)
+{
+    link_close(&pair->link);
+    PASS_UNTIL(pair, pair->link.ended == 2);
+    pass_link_open(&pair->link, &pair->old, &pair->successor);
 }
 
 /* Closes what the number stood for and keeps the number taken, so that the handles on it can be closed later. */
@@ -277,18 +298,22 @@ int pass_pair_teardown(void **state)
 
 /* ---- clients ---- */
 
-void pass_client_open(pass_pair *pair, pass_client *client)
+void pass_client_open_in(bt_loop *loop, const bt_endpoint *endpoint, pass_client *client)
 {
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-    bt_loop *loop = &pair->old.loop;
     *client = (pass_client){.fd = fds[0], .served_fd = fds[1]};
-    client->conn = bt_conn_create(loop, &pair->old.endpoint, fds[1], bt_conn_next_id(loop));
+    client->conn = bt_conn_create(loop, endpoint, fds[1], bt_conn_next_id(loop));
     assert_non_null(client->conn);
     client->id = client->conn->id;
     baton_conn_ref(client->conn);
-    bt_conn_expire_in(client->conn, pair->old.endpoint.header_timeout_ms);
+    bt_conn_expire_in(client->conn, endpoint->header_timeout_ms);
     bt_conn_start(client->conn);
+}
+
+void pass_client_open(pass_pair *pair, pass_client *client)
+{
+    pass_client_open_in(&pair->old.loop, &pair->old.endpoint, client);
 }
 
 void pass_client_close(pass_client *client)

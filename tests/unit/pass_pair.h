@@ -9,6 +9,7 @@
 #include <proc/channel.h>
 #include <proc/pass_in.h>
 #include <proc/pass_out.h>
+#include <proc/pass_state.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -50,6 +51,7 @@ typedef struct pass_pair {
     pass_side later;
     pass_link link;  /* old to successor */
     pass_link next;  /* for tests that need a second one: pass_link_open */
+    bt_loop *extra;  /* one more loop to turn, or NULL */
     int descriptors; /* open when the test began */
 } pass_pair;
 
@@ -67,8 +69,17 @@ typedef struct pass_client {
 int pass_pair_setup(void **state);
 int pass_pair_teardown(void **state);
 
-/* Joins two sides by a new channel. */
+/* Joins two sides by a new channel, up to and with the HELLO. */
 void pass_link_open(pass_link *link, pass_side *from, pass_side *to);
+
+/* Only the successor's end of it, in `to`; `fd` is taken. */
+void pass_link_open_in(pass_link *link, pass_side *to, int fd);
+
+/* Joins the old side and its successor anew: what the successor reads has changed. */
+void pass_link_renew(pass_pair *pair);
+
+/* The side whose loop this is. Not for connections of pass_pair.extra. */
+pass_side *pass_side_of(baton_conn *conn);
 
 /* A process dies: the kernel closes all its descriptors, and nothing of ours runs any more. */
 void pass_kill_old(pass_pair *pair);
@@ -89,6 +100,7 @@ void pass_turn(pass_pair *pair);
     } while (0)
 
 void pass_client_open(pass_pair *pair, pass_client *client);
+void pass_client_open_in(bt_loop *loop, const bt_endpoint *endpoint, pass_client *client);
 void pass_client_close(pass_client *client);
 
 /* Many at once, with as many descriptors as the system allows. */

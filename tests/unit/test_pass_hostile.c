@@ -79,7 +79,7 @@ static const struct {
     {"one byte too long", RECORD(unsent_len) + 8 + 12, 0, 0, 0},
     {"larger than any", BT_PASS_MAX_BYTES + 1, RECORD(unsent_len), 8, BT_PASS_MAX_BYTES - 130},
     {"other magic", 0, HEADER(magic), 4, 1},
-    {"newer version", 0, HEADER(version), 2, BT_PASS_VERSION + 1},
+    {"newer version", 0, HEADER(version), 2, BT_PASS_VERSION_MAX + 1},
     {"verdicts", 0, HEADER(type), 2, BT_PASS_VERDICTS},
     {"one connection too many", 0, HEADER(count), 4, 2},
     {"no connection", 0, HEADER(count), 4, 0},
@@ -88,6 +88,7 @@ static const struct {
     {"huge unread", 0, RECORD(unread_len), 8, 1ull << 32},
     {"sum that overflows", 0, RECORD(unsent_len), 8, UINT64_MAX - 5},
     {"neither in nor out of a memfd", 0, RECORD(in_memfd), 2, 2},
+    {"state of no application", 0, RECORD(app_len), 8, 1},
 };
 
 static void change(raw_message *message, size_t row)
@@ -253,7 +254,7 @@ static void test_verdict_on_an_unknown_connection_is_ignored(void **state)
     pass_client client;
     bt_buf verdicts = {0};
     pass_client_open(pair, &client);
-    assert_int_equal(bt_pass_begin(&verdicts, BT_PASS_VERDICTS), 0);
+    assert_int_equal(bt_pass_begin(&verdicts, BT_PASS_VERDICTS, 1), 0);
     assert_int_equal(bt_pass_add_verdict(&verdicts, client.id, BT_VERDICT_TAKEN), 0);
     bt_pass_count(&verdicts, 1);
     assert_int_equal(send(pair->link.in.fd, bt_buf_head(&verdicts), bt_buf_len(&verdicts), MSG_NOSIGNAL),

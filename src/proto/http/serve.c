@@ -1,10 +1,10 @@
 /* proto/http/serve.c: HTTP on a connection: reads requests one after the other, hands each to the application, keeps
  * the order of answers. Must not know how answers look (reply.c) nor who takes connections over. */
 #include <assert.h>
+#include <base/alloc.h>
 #include <base/log.h>
 #include <errno.h>
 #include <proto/http/exchange.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 
 /* While one request is being answered, this much of the following ones is read; the rest waits in the kernel. */
@@ -35,7 +35,7 @@ static void free_spare(void *spare)
 
 static bt_http_exchange *new_exchange(const bt_endpoint *endpoint)
 {
-    bt_http_exchange *exchange = malloc(sizeof *exchange + endpoint->max_headers * sizeof(bt_http_field));
+    bt_http_exchange *exchange = bt_malloc(sizeof *exchange + endpoint->max_headers * sizeof(bt_http_field));
     if (exchange == NULL)
         return NULL;
     *exchange = (bt_http_exchange){0};
@@ -168,6 +168,12 @@ static bool is_passable(const baton_conn *conn)
 {
     const bt_http_exchange *exchange = conn->proto;
     return exchange == NULL || exchange->stage == BT_HTTP_STAGE_READING;
+}
+
+static bool is_half_answered(const baton_conn *conn)
+{
+    const bt_http_exchange *exchange = conn->proto;
+    return exchange != NULL && exchange->stage == BT_HTTP_STAGE_STREAMING;
 }
 
 /* The peer does not read what it asked for: its further requests wait. */
@@ -371,6 +377,7 @@ const bt_protocol bt_http_protocol = {
     .on_timeout = on_timeout,
     .on_gone = on_gone,
     .is_passable = is_passable,
+    .is_half_answered = is_half_answered,
     .on_departure = on_departure,
     .on_expired = on_expired,
     .save = save,
