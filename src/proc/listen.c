@@ -11,6 +11,7 @@
 static void on_end(bt_acceptor *acceptor)
 {
     bt_list_remove(&acceptor->node);
+    bt_orphan_port_closed(acceptor->owner);
     bt_process_check_done(acceptor->owner);
 }
 

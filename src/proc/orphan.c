@@ -97,6 +97,17 @@ static void end_alone(bt_process *process)
     }
 }
 
+void bt_orphan_port_closed(bt_process *process)
+{
+    bt_orphan *orphan = &process->orphan;
+    bool is_leaving = process->state != BT_PROCESS_SERVING;
+    if (process->channel.is_open || orphan->has_let_go || !is_leaving || !bt_list_empty(&process->acceptors))
+        return;
+    orphan->has_let_go = true;
+    if (process->start->lock_fd >= 0)
+        close(process->start->lock_fd);
+}
+
 void bt_orphan_begin(bt_process *process)
 {
     bool serves_on = process->state == BT_PROCESS_SERVING &&
@@ -107,4 +118,5 @@ void bt_orphan_begin(bt_process *process)
         obey_signals(process);
     else
         end_alone(process);
+    bt_orphan_port_closed(process); /* it may have closed all of them before */
 }

@@ -3,6 +3,7 @@
 #ifndef BT_PROC_ORPHAN_H
 #define BT_PROC_ORPHAN_H
 
+#include <stdbool.h>
 #include <uv.h>
 
 struct bt_process;
@@ -12,10 +13,15 @@ struct bt_process;
 /* A process that serves on has nobody else to ask: these end it. */
 typedef struct bt_orphan {
     uv_signal_t signals[BT_ORPHAN_SIGNALS];
+    bool has_let_go; /* of the lock */
 } bt_orphan;
 
 /* The channel's end-of-file. */
 void bt_orphan_begin(struct bt_process *process);
+
+/* A listening socket has been closed: if it was the last, a new master may start beside what is still being answered.
+ */
+void bt_orphan_port_closed(struct bt_process *process);
 
 /* Until bt_orphan_unguard(), the master's death ends this process at once: the application's start may take long or for
  * ever, nobody would end it, and it holds the listening sockets. */

@@ -29,6 +29,7 @@ typedef struct bt_process_start {
     const char *module_dir;  /* directory of the generation's files of this worker */
     const bt_master_config *master_config;
     int channel_fd;
+    int lock_fd; /* shared with the master (proc/lock.h): let go when it has died and no port is held any more; -1 */
     const int *listen_fds; /* none: a task process */
     size_t listen_count;
     unsigned listen_sharers; /* processes that accept from each of them */

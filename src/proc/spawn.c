@@ -125,6 +125,7 @@ static _Noreturn void run_child(const newborn *birth)
         .module_dir = dir,
         .master_config = &birth->generation->config->master,
         .channel_fd = birth->channel_fd,
+        .lock_fd = master->lock_fd,
         .listen_fds = birth->fds + KEPT_ALWAYS,
         .listen_count = listen_count,
         .listen_sharers = (unsigned) (((size_t) birth->config->count + sockets - 1) / sockets),
