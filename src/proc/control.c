@@ -1,5 +1,6 @@
 /* proc/control.c: the control socket: reads one request line of each client, answers with JSON lines.
  * Must not decide anything: requests go to the roll, the stop and the status. */
+#include <base/alloc.h>
 #include <base/buf.h>
 #include <base/log.h>
 #include <errno.h>
@@ -8,16 +9,16 @@
 #include <proc/json_text.h>
 #include <proc/master_state.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define REQUEST_MAX 4096
 #define LAST_TURNS  1000
+#define RETRY_MS    50
 
 typedef struct bt_control {
     uv_pipe_t server;
+    uv_timer_t retry; /* a client could not be accepted for want of memory */
     bt_master *master;
     bt_list clients;
 } bt_control;
@@ -75,15 +76,17 @@ static void on_written(uv_write_t *write, int status)
         close_client(client);
 }
 
-/* Takes `object`. A client that cannot be told is left without its line: its command then fails, which is right. */
+/* Takes `object`. A client that cannot be told hears the end of the connection: its command then fails, and does not
+ * wait for a line that will never come. */
 static void send_object(control_client *client, json_t *object)
 {
-    control_line *line = malloc(sizeof *line);
+    control_line *line = bt_malloc(sizeof *line);
     char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT);
     json_decref(object);
     if (line == NULL || text == NULL || uv_is_closing((uv_handle_t *) &client->pipe)) {
         free(line);
         free(text);
+        close_client(client);
         return;
     }
     size_t len = strlen(text);
@@ -93,6 +96,7 @@ static void send_object(control_client *client, json_t *object)
     if (uv_write(&line->write, (uv_stream_t *) &client->pipe, &part, 1, on_written) < 0) {
         free(text);
         free(line);
+        close_client(client);
     }
 }
 
@@ -290,12 +294,19 @@ static bool is_allowed(uv_pipe_t *pipe)
     return peer.uid == 0 || peer.uid == geteuid();
 }
 
+static void accept_again(uv_timer_t *timer);
+
 static void on_connection(uv_stream_t *server, int status)
 {
     bt_control *control = server->data;
-    control_client *client = status < 0 ? NULL : calloc(1, sizeof *client);
-    if (client == NULL)
+    if (status < 0)
         return;
+    control_client *client = bt_calloc(1, sizeof *client);
+    if (client == NULL) {
+        /* libuv listens no further before this one is accepted */
+        uv_timer_start(&control->retry, accept_again, RETRY_MS, 0);
+        return;
+    }
     client->control = control;
     client->pipe.data = client;
     bt_list_init(&client->waiter.node);
@@ -308,17 +319,24 @@ static void on_connection(uv_stream_t *server, int status)
     uv_read_start((uv_stream_t *) &client->pipe, allocate, on_read);
 }
 
+static void accept_again(uv_timer_t *timer)
+{
+    bt_control *control = timer->data;
+    on_connection((uv_stream_t *) &control->server, 0);
+}
+
 /* ---- start and stop ---- */
 
 int bt_control_start(bt_master *master, int fd)
 {
-    bt_control *control = calloc(1, sizeof *control);
+    bt_control *control = bt_calloc(1, sizeof *control);
     if (control == NULL)
         return -ENOMEM;
     control->master = master;
     bt_list_init(&control->clients);
     uv_pipe_init(&master->loop, &control->server, 0);
-    control->server.data = control;
+    uv_timer_init(&master->loop, &control->retry);
+    control->server.data = control->retry.data = control;
     int err = uv_pipe_open(&control->server, fd);
     if (err == 0)
         err = uv_listen((uv_stream_t *) &control->server, 64, on_connection);
@@ -341,7 +359,7 @@ static void on_last_written(uv_shutdown_t *shutdown, int status)
 /* What is queued is written before the connection ends. */
 static void finish_client(control_client *client)
 {
-    uv_shutdown_t *shutdown = malloc(sizeof *shutdown);
+    uv_shutdown_t *shutdown = bt_malloc(sizeof *shutdown);
     if (shutdown == NULL || uv_shutdown(shutdown, (uv_stream_t *) &client->pipe, on_last_written) < 0) {
         free(shutdown);
         close_client(client);
@@ -365,5 +383,7 @@ void bt_control_stop(bt_master *master)
         uv_run(&master->loop, UV_RUN_NOWAIT);
     bt_list_each (node, &control->clients)
         close_client(bt_container(node, control_client, node));
+    /* libuv closes the handle that was closed last first: the struct goes when both are done. */
     uv_close((uv_handle_t *) &control->server, free_control);
+    uv_close((uv_handle_t *) &control->retry, NULL);
 }

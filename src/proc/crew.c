@@ -1,11 +1,11 @@
 /* proc/crew.c: the workers of the master: made from a section of a configuration, given a generation to run, let go.
  * Must not know in which order slots change: that is roll.c. */
+#include <base/alloc.h>
 #include <base/log.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <proc/master_state.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- making ---- */
@@ -22,7 +22,7 @@ static baton_worker *find_worker(const bt_service *service, const char *name)
 
 static int add_to_master(bt_master *master, bt_crew *crew)
 {
-    bt_crew **crews = realloc(master->crews, (master->crew_count + 1) * sizeof(*crews));
+    bt_crew **crews = bt_realloc(master->crews, (master->crew_count + 1) * sizeof(*crews));
     if (crews == NULL)
         return -ENOMEM;
     master->crews = crews;
@@ -30,9 +30,9 @@ static int add_to_master(bt_master *master, bt_crew *crew)
     return 0;
 }
 
-bt_crew *bt_crew_new(bt_master *master, const bt_worker_config *config)
+bt_crew *bt_crew_new(bt_master *master, const bt_worker_config *config, bt_row *row)
 {
-    bt_crew *crew = calloc(1, sizeof *crew);
+    bt_crew *crew = bt_calloc(1, sizeof *crew);
     if (crew == NULL)
         return NULL;
     crew->master = master;
@@ -41,8 +41,8 @@ bt_crew *bt_crew_new(bt_master *master, const bt_worker_config *config)
     crew->worker = find_worker(master->service, config->name);
     crew->owns_worker = crew->worker == NULL;
     if (crew->owns_worker)
-        crew->worker = calloc(1, sizeof *crew->worker);
-    crew->row = bt_take_row(master);
+        crew->worker = bt_calloc(1, sizeof *crew->worker);
+    crew->row = row != NULL ? row : bt_take_row(master);
     if (crew->worker == NULL || crew->row == NULL || add_to_master(master, crew) < 0) {
         bt_give_row(master, crew->row);
         if (crew->owns_worker)
@@ -67,7 +67,7 @@ bt_crew *bt_crew_find(const bt_master *master, const char *name)
 
 static int grow(bt_crew *crew, size_t count)
 {
-    bt_slot **slots = realloc(crew->slots, count * sizeof(*slots));
+    bt_slot **slots = bt_realloc(crew->slots, count * sizeof(*slots));
     if (slots == NULL)
         return -ENOMEM;
     crew->slots = slots;
@@ -78,6 +78,13 @@ static int grow(bt_crew *crew, size_t count)
         slots[crew->slot_count++] = slot;
     }
     return 0;
+}
+
+bt_slot *bt_crew_slot(bt_crew *crew, size_t index)
+{
+    if (index >= crew->slot_count && grow(crew, index + 1) < 0)
+        return NULL;
+    return crew->slots[index];
 }
 
 int bt_crew_set_target(bt_crew *crew, bt_generation *generation)
@@ -99,11 +106,10 @@ static void drop_oldest(bt_crew *crew)
     memmove(crew->kept, crew->kept + 1, --crew->kept_count * sizeof(*crew->kept));
 }
 
-/* The one that has been serving until now can be gone back to. */
-static void keep(bt_crew *crew, bt_generation *generation)
+void bt_crew_keep(bt_crew *crew, bt_generation *generation)
 {
     size_t most = (size_t) crew->master->limits->keep_generations;
-    bt_generation **kept = realloc(crew->kept, (crew->kept_count + 1) * sizeof(*kept));
+    bt_generation **kept = bt_realloc(crew->kept, (crew->kept_count + 1) * sizeof(*kept));
     if (kept == NULL) {
         bt_log(BT_LOG_WARN, "generation-not-kept worker=%s generation=%" PRIu64, crew->name, generation->number);
         return;
@@ -131,7 +137,7 @@ void bt_crew_promote(bt_crew *crew)
 {
     bt_master *master = crew->master;
     if (!pop_kept(crew, crew->target) && crew->good != NULL && crew->good != crew->target)
-        keep(crew, crew->good);
+        bt_crew_keep(crew, crew->good);
     bt_generation_set(master, &crew->good, crew->target);
     bt_generation_set(master, &crew->previous, NULL);
 }

@@ -1,17 +1,17 @@
 /* proc/generations.c: the master's record of all generations: who uses which, and what is left of those nobody uses.
  * Must not know how one is made (prepare.c) nor what it is for (roll.c). */
+#include <base/alloc.h>
 #include <base/clock.h>
 #include <base/log.h>
 #include <inttypes.h>
 #include <proc/master_state.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define RECORDS 32 /* of generations that nobody uses any more */
 
 bt_generation *bt_generation_new(bt_master *master, uint64_t number)
 {
-    bt_generation *generation = calloc(1, sizeof *generation);
+    bt_generation *generation = bt_calloc(1, sizeof *generation);
     if (generation == NULL)
         return NULL;
     *generation = (bt_generation){.number = number, .users = 1, .created_ms = bt_clock_wall_ms()};
@@ -23,7 +23,7 @@ int bt_generation_set_config(bt_generation *generation, const bt_config *config,
 {
     generation->config = config;
     generation->owns_config = owned;
-    generation->modules = calloc(config->worker_count, sizeof *generation->modules);
+    generation->modules = bt_calloc(config->worker_count, sizeof *generation->modules);
     if (generation->modules == NULL)
         return -ENOMEM;
     generation->module_count = config->worker_count;

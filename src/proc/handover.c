@@ -306,6 +306,7 @@ void bt_process_take_from(bt_process *process, int fd)
         }
         free(in);
     }
+    bt_log(BT_LOG_WARN, "pass-channel-refused reason=\"out of memory or descriptors\"");
     if (fd >= 0)
         close(fd); /* the old process sees the end and serves on */
 }

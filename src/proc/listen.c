@@ -1,10 +1,10 @@
 /* proc/listen.c: the listening sockets that one process accepts from, and who of their queues is heard out at the end.
  * Must not know who else accepts from them. */
+#include <base/alloc.h>
 #include <base/log.h>
 #include <errno.h>
 #include <net/conn.h>
 #include <proc/process.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -23,7 +23,7 @@ static void closed(bt_acceptor *acceptor)
 /* Takes `fd` in any case. NULL with *err set. */
 static bt_acceptor *open_acceptor(bt_process *process, int fd, int *err)
 {
-    bt_acceptor *acceptor = malloc(sizeof *acceptor);
+    bt_acceptor *acceptor = bt_malloc(sizeof *acceptor);
     *err = acceptor == NULL ? -ENOMEM : bt_acceptor_start(acceptor, &process->loop, &process->endpoint, fd);
     if (*err < 0) {
         free(acceptor);

@@ -1,12 +1,12 @@
 /* proc/listeners.c: the listening sockets of all workers, by address. They belong to the address, not to a process or a
  * slot: a worker may move, shrink or be replaced by another one while connections wait in a queue.
  * Must not know who accepts, nor when a roll is over. */
+#include <base/alloc.h>
 #include <base/log.h>
 #include <errno.h>
 #include <net/listener.h>
 #include <proc/master_state.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -43,7 +43,7 @@ bt_listen_set *bt_listeners_find(const bt_master *master, const bt_worker_config
 
 static bt_listen_set *new_set(bt_master *master, const bt_worker_config *config)
 {
-    bt_listen_set *set = calloc(1, sizeof *set);
+    bt_listen_set *set = bt_calloc(1, sizeof *set);
     if (set == NULL)
         return NULL;
     set->address = config->address;
@@ -72,7 +72,7 @@ static uint16_t port_of(int fd)
 static int add_socket(bt_master *master, bt_listen_set *set, const bt_worker_config *config, bool one_each, char *why,
                       size_t size)
 {
-    int *fds = realloc(set->fds, (set->count + 1) * sizeof *fds);
+    int *fds = bt_realloc(set->fds, (set->count + 1) * sizeof *fds);
     if (fds == NULL) {
         snprintf(why, size, "out of memory");
         return -ENOMEM;

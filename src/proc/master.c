@@ -1,5 +1,6 @@
 /* proc/master.c: the master from start to end: descriptors, signals, the loop, and stopping.
  * Must not load business code; what happens to slots and rolls is in slot.c and roll.c. */
+#include <base/alloc.h>
 #include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>
@@ -12,7 +13,6 @@
 #include <proc/pidfile.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -25,7 +25,7 @@ int bt_master_fd_add(bt_master *master, int fd)
 {
     if (master->fd_count == master->fd_cap) {
         size_t cap = master->fd_cap == 0 ? 64 : master->fd_cap * 2;
-        int *fds = realloc(master->fds, cap * sizeof *fds);
+        int *fds = bt_realloc(master->fds, cap * sizeof *fds);
         if (fds == NULL)
             return -ENOMEM;
         master->fds = fds;

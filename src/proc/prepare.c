@@ -1,12 +1,12 @@
 /* proc/prepare.c: makes the next generation: a helper process checks and copies the modules, because the master must
  * not block on a disk. Must not know what the generation is for. */
+#include <base/alloc.h>
 #include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>
 #include <proc/master_state.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -103,7 +103,7 @@ static char *read_text(int fd)
     if (fd < 0 || fstat(fd, &info) < 0 || info.st_size < 0)
         return NULL;
     size_t size = (size_t) info.st_size;
-    char *text = malloc(size + 1);
+    char *text = bt_malloc(size + 1);
     if (text == NULL || pread(fd, text, size, 0) != (ssize_t) size) {
         free(text);
         return NULL;
@@ -210,6 +210,10 @@ static int start_helper(bt_master *master)
     if (err < 0) {
         bt_master_fd_remove(master, pair[0]);
         close(pair[0]);
+        if (pid > 0) {
+            kill(pid, SIGKILL); /* nobody would ever reap it */
+            waitpid(pid, NULL, 0);
+        }
         return err;
     }
     roll->helper = pid;

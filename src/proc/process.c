@@ -317,6 +317,7 @@ int bt_process_run(const bt_process_start *start)
     int err = set_up(&process, start);
     if (err < 0) {
         bt_log(BT_LOG_ERROR, "cannot-serve reason=\"%s\"", uv_strerror(err));
+        bt_channel_send_blocking(start->channel_fd, BT_MESSAGE_FAILED, 0, uv_strerror(err), -1);
         return BT_EXIT_CANNOT_START;
     }
     err = begin(&process, why, sizeof why);

@@ -1,5 +1,6 @@
 /* proc/setup.c: what the master is made of: tables, pid file, log, listening sockets, control socket; and how it is
  * taken apart. Must not know what happens in between. */
+#include <base/alloc.h>
 #include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>
@@ -12,7 +13,6 @@
 #include <proc/master_state.h>
 #include <proc/pidfile.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -44,7 +44,7 @@ static void raise_descriptor_limit(void)
 static int make_table(bt_master *master)
 {
     size_t size = BT_ROWS * sizeof *master->rows;
-    master->row_used = calloc(BT_ROWS, sizeof *master->row_used);
+    master->row_used = bt_calloc(BT_ROWS, sizeof *master->row_used);
     if (master->row_used == NULL)
         return -ENOMEM;
     master->rows_fd = memfd_create("baton-rows", MFD_CLOEXEC);
@@ -186,7 +186,7 @@ static int start_in_background(bt_master *master)
 /* What cannot fail, so that tearing down is right from the first moment on. */
 bt_master *bt_master_new(bt_service *service)
 {
-    bt_master *master = calloc(1, sizeof *master);
+    bt_master *master = bt_calloc(1, sizeof *master);
     if (master == NULL)
         return NULL;
     master->service = service;

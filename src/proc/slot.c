@@ -1,6 +1,7 @@
 /* proc/slot.c: the places of a worker and the processes in them: born, ready, leaving, gone.
  * Must not know what a roll is about: roll.c is told what happened and says which generation comes next. */
 #include <assert.h>
+#include <base/alloc.h>
 #include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include <proc/process.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,7 +33,7 @@ static void on_restart(uv_timer_t *timer)
 
 bt_slot *bt_slot_new(bt_crew *crew, int index)
 {
-    bt_slot *slot = calloc(1, sizeof *slot);
+    bt_slot *slot = bt_calloc(1, sizeof *slot);
     if (slot == NULL)
         return NULL;
     *slot = (bt_slot){.crew = crew, .index = index};
@@ -347,7 +347,7 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
                        bt_row *row)
 {
     bt_master *master = slot->crew->master;
-    bt_child *child = calloc(1, sizeof *child);
+    bt_child *child = bt_calloc(1, sizeof *child);
     if (child == NULL)
         return NULL;
     child->channel.on_message = on_message;
