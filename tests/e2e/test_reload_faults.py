@@ -155,21 +155,33 @@ def allow_descriptors(count):
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, count)), hard))
 
 
-def test_connections_come_back_from_a_successor_that_dies_before_it_reads_them(serve, connect):
-    allow_descriptors(2000)
-    service = serve(count=1, source=text_module_source("old code"), probation="60s")
-    service.crashes_expected = True
-    clients, old = [connect(service) for _ in range(600)], service.pids()[0]
-    assert {client.request("/").text for client in clients} == {"old code"}
-    service.compile(r"""
+# Its process stands still when the file "stop" is there: before it has heard of the pass, or (AFTER_HELLO) as soon as it
+# has one descriptor more than at its start, the pass channel. By then it has said HELLO and read nothing.
+STOPS_BEFORE_THE_PASS = r"""
 #include <baton.h>
 #include <signal.h>
 #include <unistd.h>
-static void stop(void *arg) { (void) arg; raise(SIGSTOP); }
+#include <uv.h>
+static uv_prepare_t prepare;
+static int least;
+static void count(uv_prepare_t *handle)
+{
+    int fd = dup(0);
+    close(fd);
+    if (least == 0)
+        least = fd + AFTER_HELLO;
+    if (fd < least)
+        return;
+    uv_prepare_stop(handle);
+    raise(SIGSTOP);
+}
 static int on_worker_start(baton_worker *worker)
 {
     (void) worker;
-    return unlink("stop") == 0 && baton_timer_once(0, stop, NULL) == NULL;
+    if (unlink("stop") < 0)
+        return 0;
+    uv_prepare_init(baton_loop(), &prepare);
+    return uv_prepare_start(&prepare, count);
 }
 static void on_request(baton_conn *conn, const baton_request *req)
 {
@@ -177,17 +189,49 @@ static void on_request(baton_conn *conn, const baton_request *req)
     baton_reply(conn, 200, NULL, "new code");
 }
 BATON_MODULE(.on_worker_start = on_worker_start, .on_request = on_request);
-""", "app.so")
+"""
+
+
+def reload_to_one_that_stops(service, after_hello):
+    service.compile(STOPS_BEFORE_THE_PASS, "app.so", "-DAFTER_HELLO=%d" % after_hello)
     (service.folder / "stop").touch()
     command = background(service, "reload")
     victim = wait_until(lambda: next((process["pid"] for process in service.processes()
                                       if process["generation"] == 2 and process_state(process["pid"]) == "T"), None),
                         "the successor is ready, and stands still")
-    wait_until(lambda: polled_by(old) < 100, "the old process has put its connections aside to be passed")
-    assert not clients_held_by(victim, clients, service.port)
+    return command, victim
+
+
+def kill_successor(victim, command):
     os.kill(victim, signal.SIGKILL)
     output, _ = command.communicate(timeout=DEADLINE)
     assert command.returncode == 0, output
+
+
+def test_connections_come_back_from_a_successor_that_dies_before_it_reads_them(serve, connect):
+    allow_descriptors(2000)
+    service = serve(count=1, source=text_module_source("old code"), probation="60s")
+    service.crashes_expected = True
+    clients, old = [connect(service) for _ in range(600)], service.pids()[0]
+    assert {client.request("/").text for client in clients} == {"old code"}
+    command, victim = reload_to_one_that_stops(service, after_hello=True)
+    wait_until(lambda: polled_by(old) < 100, "the old process has put its connections aside to be passed")
+    assert not clients_held_by(victim, clients, service.port)
+    kill_successor(victim, command)
+    assert {client.request("/").text for client in clients} == {"new code"}
+
+
+def test_successor_that_never_speaks_keeps_nobody_waiting(serve, connect):
+    service = serve(count=1, source=text_module_source("old code"), probation="60s")
+    service.crashes_expected = True
+    clients = [connect(service) for _ in range(50)]
+    assert {client.request("/").text for client in clients} == {"old code"}
+    command, victim = reload_to_one_that_stops(service, after_hello=False)
+    wait_until(lambda: any(process["state"] == "draining" for process in service.worker()["processes"]),
+               "the old process has been told to drain")
+    for _ in range(3):
+        assert {client.request("/").text for client in clients} == {"old code"}
+    kill_successor(victim, command)
     assert {client.request("/").text for client in clients} == {"new code"}
 
 
