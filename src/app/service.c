@@ -2,6 +2,7 @@
  * Must not know what a setting means. */
 #include <app/service.h>
 
+#include <app/config_json.h>
 #include <app/module.h>
 #include <app/settings.h>
 #include <proto/protocol.h>
@@ -89,6 +90,8 @@ bt_service *bt_service_new_take(bt_config *config)
     service->read_config = bt_service_read_config;
     service->parse_config = bt_config_parse;
     service->free_config = bt_config_free;
+    service->config_to_json = bt_config_to_json;
+    service->config_from_json = bt_config_from_json;
     service->workers = calloc(config->worker_count, sizeof(*service->workers));
     for (size_t i = 0; service->workers && i < config->worker_count; i++) {
         service->workers[i] = calloc(1, sizeof(*service->workers[i]));

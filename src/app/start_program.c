@@ -2,6 +2,7 @@
  * Must not know the commands: baton_run() is in src/cli. */
 #include <app/start_program.h>
 
+#include <app/config_json.h>
 #include <app/service.h>
 #include <app/settings.h>
 #include <errno.h>
@@ -32,6 +33,9 @@ static bt_config *new_config(void)
     char path[4096];
     ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
     path[len > 0 ? len : 0] = '\0';
+    char *deleted = strstr(path, " (deleted)"); /* replaced by a newer one, to which an upgrade could not go */
+    if (deleted && deleted[strlen(" (deleted)")] == '\0')
+        *deleted = '\0';
     char *slash = strrchr(path, '/');
     if (!slash)
         return bt_config_new("."); /* no /proc: the current directory has to do */
@@ -54,6 +58,9 @@ static start_program *get_program(void)
     if (!program.service.config) {
         program.service.config = new_config();
         program.service.load_module = bt_service_load_module;
+        program.service.free_config = bt_config_free;
+        program.service.config_to_json = bt_config_to_json;
+        program.service.config_from_json = bt_config_from_json;
         if (!program.service.config)
             die_without_memory();
     }

@@ -145,6 +145,18 @@ static int check_in_private(const char *where, const bt_service *service, bt_mod
     return -1;
 }
 
+int bt_cli_try_modules(const bt_cli *cli, const bt_service *service)
+{
+    bt_module_copy *copies = calloc(service->config->worker_count, sizeof(*copies));
+    int code = BT_EXIT_USAGE;
+    if (!copies)
+        bt_cli_fail(cli, code, "out of memory");
+    else if (check_in_private(cli->is_command ? cli->file : cli->program, service, copies) == 0)
+        code = BT_EXIT_DONE;
+    free(copies);
+    return code;
+}
+
 int bt_cli_check(bt_cli *cli)
 {
     char why[512];

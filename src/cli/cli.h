@@ -3,6 +3,7 @@
 #define BT_CLI_CLI_H
 
 #include <baton/types.h>
+#include <proc/upgrade.h>
 #include <proc/worker.h>
 #include <stdio.h>
 
@@ -32,6 +33,8 @@ typedef struct bt_cli {
     bool is_command;     /* the baton command, which reads a file; else a start program */
     const char *file;    /* -c FILE as given */
     unsigned options;    /* BT_OPTION_*, those given */
+    char **argv;
+    char *program_path;  /* absolute, NULL when it is not known: what an upgrade executes */
     const char *operand; /* worker of `reload` and `rollback`, topic of `help`; NULL */
 } bt_cli;
 
@@ -72,6 +75,19 @@ bt_service *bt_cli_load_lenient(const bt_cli *cli, char **mistakes);
 /* Says that nothing runs, and returns the exit code. With mistakes in the file (NULL: none) nobody knows whether its
  * pid_file is the running master's: those are printed and the code is BT_EXIT_USAGE. */
 int bt_cli_not_running(const bt_cli *cli, const char *why, const char *mistakes);
+
+/* Runs the master, then frees the service. Returns the exit code. */
+int bt_cli_run_service(const bt_cli *cli, bt_service *service);
+
+/* Copies and loads every module as a reload does, in children that may crash; says what is wrong with them. Returns the
+ * exit code. */
+int bt_cli_try_modules(const bt_cli *cli, const bt_service *service);
+
+/* resume.c: the program that argv[0] means, malloc'ed; symlinks are kept. NULL when it is not found. */
+char *bt_cli_program_path(const char *name);
+
+/* A running master has executed us. Returns the exit code. */
+int bt_cli_resume(bt_cli *cli, bt_upgrade_mode mode, int fd);
 
 /* The commands. Each returns the exit code. */
 int bt_cli_start(bt_cli *cli); /* start_stop.c */

@@ -3,6 +3,7 @@
 #include <cli/cli.h>
 
 #include <baton/version.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int help(bt_cli *cli)
@@ -56,8 +57,16 @@ static int run_command(bt_cli *cli, int argc, char **argv)
     const bt_command *command;
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     cli->program = slash ? slash + 1 : argc > 0 ? argv[0] : "baton";
+    int handover_fd = -1;
+    bt_upgrade_mode mode = bt_upgrade_mode_take(&handover_fd);
     int code = bt_cli_parse(cli, argc, argv, &command);
-    return code ? code : command->run(cli);
+    if (code)
+        return code;
+    cli->argv = argv;
+    cli->program_path = argc > 0 ? bt_cli_program_path(argv[0]) : NULL;
+    code = mode == BT_UPGRADE_NONE ? command->run(cli) : bt_cli_resume(cli, mode, handover_fd);
+    free(cli->program_path);
+    return code;
 }
 
 int bt_command_main(int argc, char **argv)

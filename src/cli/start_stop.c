@@ -15,13 +15,20 @@
 
 /* ---- start ---- */
 
+int bt_cli_run_service(const bt_cli *cli, bt_service *service)
+{
+    service->program = cli->program_path;
+    service->argv = cli->argv;
+    int code = bt_master_run(service);
+    bt_cli_unload(cli, service);
+    return code;
+}
+
 static int run_service(const bt_cli *cli, bt_service *service, bool as_daemon)
 {
     if (as_daemon)
         service->config->master.daemonize = true;
-    int code = bt_master_run(service);
-    bt_cli_unload(cli, service);
-    return code;
+    return bt_cli_run_service(cli, service);
 }
 
 int bt_cli_start(bt_cli *cli)

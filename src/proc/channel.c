@@ -4,6 +4,7 @@
 #include <base/log.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <poll.h>
 #include <proc/channel.h>
 #include <stddef.h>
@@ -201,6 +202,19 @@ static void send_queued(bt_channel *channel)
         free(queued);
     }
     uv_poll_start(&channel->poll, UV_READABLE, on_event);
+}
+
+json_t *bt_channel_queue_json(const bt_channel *channel)
+{
+    json_t *array = json_array();
+    bt_list_each (node, &channel->queue) {
+        const queued_message *queued = bt_container(node, queued_message, node);
+        const bt_message *message = &queued->message;
+        json_array_append_new(array, json_pack("{s:i, s:I, s:s%, s:i}", "type", (int) message->type, "value",
+                                               (json_int_t) message->value, "text", message->text,
+                                               (size_t) message->text_len, "fd", queued->fd));
+    }
+    return array;
 }
 
 /* ---- receiving ---- */

@@ -78,6 +78,9 @@ void bt_channel_forget_queue(bt_channel *channel);
 /* Reads what a dead process has left in the channel. */
 void bt_channel_read_rest(bt_channel *channel);
 
+/* What waits to be sent, for another image of the master: a new array of {"type", "value", "text", "fd"}. */
+struct json_t *bt_channel_queue_json(const bt_channel *channel);
+
 /* Sends or queues; never blocks. `fd` is -1 or borrowed (a queued message keeps a copy). `text` may be NULL.
  * 0, or a negative errno when the channel is closed or broken. */
 int bt_channel_send(bt_channel *channel, bt_message_type type, uint64_t value, const char *text, int fd);

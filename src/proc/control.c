@@ -4,10 +4,12 @@
 #include <base/buf.h>
 #include <base/log.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <proc/control.h>
 #include <proc/json_text.h>
 #include <proc/master_state.h>
+#include <proc/upgrade.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,6 +33,7 @@ typedef struct control_client {
     bt_waiter waiter;
     bool has_asked;
     bool waits_for_stop;
+    bool waits_for_upgrade;
 } control_client;
 
 typedef struct control_line {
@@ -207,6 +210,12 @@ static bt_waiter *prepare_waiter(control_client *client, const json_t *request)
     return &client->waiter;
 }
 
+static void ask_upgrade(control_client *client, const json_t *request)
+{
+    client->waits_for_upgrade = true;
+    bt_upgrade_request(client->control->master, prepare_waiter(client, request));
+}
+
 static void ask_reload(control_client *client, const json_t *request)
 {
     bt_crew *crew;
@@ -234,8 +243,8 @@ static void handle_request(control_client *client, const char *text)
         const char *name;
         void (*ask)(control_client *client, const json_t *request);
     } commands[] = {
-        {"status", ask_status},     {"reload", ask_reload},           {"stop", ask_stop},
-        {"rollback", ask_rollback}, {"generations", ask_generations}, {"config", ask_config},
+        {"status", ask_status},           {"reload", ask_reload}, {"stop", ask_stop},       {"rollback", ask_rollback},
+        {"generations", ask_generations}, {"config", ask_config}, {"upgrade", ask_upgrade},
     };
     json_t *request = json_loads(text, 0, NULL);
     const char *name = json_string_value(json_object_get(request, "command"));
@@ -296,22 +305,30 @@ static bool is_allowed(uv_pipe_t *pipe)
 
 static void accept_again(uv_timer_t *timer);
 
-static void on_connection(uv_stream_t *server, int status)
+static control_client *new_client(bt_control *control)
 {
-    bt_control *control = server->data;
-    if (status < 0)
-        return;
     control_client *client = bt_calloc(1, sizeof *client);
-    if (client == NULL) {
-        /* libuv listens no further before this one is accepted */
-        uv_timer_start(&control->retry, accept_again, RETRY_MS, 0);
-        return;
-    }
+    if (client == NULL)
+        return NULL;
     client->control = control;
     client->pipe.data = client;
     bt_list_init(&client->waiter.node);
     uv_pipe_init(&control->master->loop, &client->pipe, 0);
     bt_list_append(&control->clients, &client->node);
+    return client;
+}
+
+static void on_connection(uv_stream_t *server, int status)
+{
+    bt_control *control = server->data;
+    if (status < 0)
+        return;
+    control_client *client = new_client(control);
+    if (client == NULL) {
+        /* libuv listens no further before this one is accepted */
+        uv_timer_start(&control->retry, accept_again, RETRY_MS, 0);
+        return;
+    }
     if (uv_accept(server, (uv_stream_t *) &client->pipe) < 0 || !is_allowed(&client->pipe)) {
         close_client(client);
         return;
@@ -325,7 +342,7 @@ static void accept_again(uv_timer_t *timer)
     on_connection((uv_stream_t *) &control->server, 0);
 }
 
-/* ---- start and stop ---- */
+/* ---- start ---- */
 
 int bt_control_start(bt_master *master, int fd)
 {
@@ -343,6 +360,71 @@ int bt_control_start(bt_master *master, int fd)
     master->control = control;
     return err;
 }
+
+/* ---- upgrade ---- */
+
+static int fd_of(const uv_pipe_t *pipe)
+{
+    uv_os_fd_t fd = -1;
+    return uv_fileno((const uv_handle_t *) pipe, &fd) < 0 ? -1 : fd;
+}
+
+int bt_control_fd(const bt_master *master)
+{
+    return fd_of(&master->control->server);
+}
+
+json_t *bt_control_clients_json(const bt_master *master)
+{
+    json_t *array = json_array();
+    bt_list_each (node, &master->control->clients) {
+        const control_client *client = bt_container(node, control_client, node);
+        json_array_append_new(array,
+                              json_pack("{s:i, s:b, s:b, s:b, s:i, s:I}", "fd", fd_of(&client->pipe), "has_asked",
+                                        client->has_asked, "waits", !bt_list_empty(&client->waiter.node),
+                                        "waits_for_upgrade", client->waits_for_upgrade, "wait",
+                                        (int) client->waiter.wait, "serial", (json_int_t) client->waiter.serial));
+    }
+    return array;
+}
+
+static int adopt_client(bt_control *control, const json_t *object)
+{
+    bt_master *master = control->master;
+    int fd = (int) json_integer_value(json_object_get(object, "fd"));
+    control_client *client = new_client(control);
+    if (client == NULL)
+        return -ENOMEM;
+    int err = fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : uv_pipe_open(&client->pipe, fd);
+    if (err < 0)
+        return err;
+    client->has_asked = json_is_true(json_object_get(object, "has_asked"));
+    client->waits_for_upgrade = json_is_true(json_object_get(object, "waits_for_upgrade"));
+    client->waiter.serial = (uint64_t) json_integer_value(json_object_get(object, "serial"));
+    client->waiter.wait = (bt_wait) json_integer_value(json_object_get(object, "wait"));
+    client->waiter.on_progress = on_progress;
+    client->waiter.on_done = on_done;
+    if (json_is_true(json_object_get(object, "waits")))
+        bt_list_append(client->waits_for_upgrade ? &master->upgrade.waiters : &master->roll.waiters,
+                       &client->waiter.node);
+    return uv_read_start((uv_stream_t *) &client->pipe, allocate, on_read);
+}
+
+int bt_control_adopt(bt_master *master, int fd, const json_t *clients)
+{
+    size_t i;
+    const json_t *object;
+    master->control_path = bt_control_path(master->config->master.pid_file);
+    int err = master->control_path == NULL ? -ENOMEM : bt_control_start(master, fd);
+    json_array_foreach(clients, i, object)
+    {
+        if (err == 0)
+            err = adopt_client(master->control, object);
+    }
+    return err;
+}
+
+/* ---- stop ---- */
 
 static void free_control(uv_handle_t *handle)
 {

@@ -51,6 +51,11 @@ char *bt_control_path(const char *pid_file);
 /* Takes over `fd`, a listening socket. 0 or a negative errno. */
 BATON_NODISCARD int bt_control_start(struct bt_master *master, int fd);
 
+/* For an upgrade: the listening socket, the clients as a new JSON array, and both in another image of the master. */
+int bt_control_fd(const struct bt_master *master);
+struct json_t *bt_control_clients_json(const struct bt_master *master);
+BATON_NODISCARD int bt_control_adopt(struct bt_master *master, int fd, const struct json_t *clients);
+
 /* Stops listening and, after what is queued has been written, closes all clients. */
 void bt_control_stop(struct bt_master *master);
 

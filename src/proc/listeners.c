@@ -41,14 +41,25 @@ bt_listen_set *bt_listeners_find(const bt_master *master, const bt_worker_config
     return NULL;
 }
 
-static bt_listen_set *new_set(bt_master *master, const bt_worker_config *config)
+bt_listen_set *bt_listeners_adopt(bt_master *master, const bt_listen_address *address, bt_crew *crew)
 {
     bt_listen_set *set = bt_calloc(1, sizeof *set);
     if (set == NULL)
         return NULL;
-    set->address = config->address;
+    set->address = *address;
+    set->crew = crew;
     bt_list_append(&master->listen_sets, &set->node);
     return set;
+}
+
+int bt_listeners_adopt_fd(bt_listen_set *set, int fd)
+{
+    int *fds = bt_realloc(set->fds, (set->count + 1) * sizeof *fds);
+    if (fds == NULL)
+        return -ENOMEM;
+    set->fds = fds;
+    fds[set->count++] = fd;
+    return 0;
 }
 
 static void free_set(bt_listen_set *set)
@@ -72,26 +83,21 @@ static uint16_t port_of(int fd)
 static int add_socket(bt_master *master, bt_listen_set *set, const bt_worker_config *config, bool one_each, char *why,
                       size_t size)
 {
-    int *fds = bt_realloc(set->fds, (set->count + 1) * sizeof *fds);
-    if (fds == NULL) {
-        snprintf(why, size, "out of memory");
-        return -ENOMEM;
-    }
-    set->fds = fds;
     bt_listen_address address = set->address;
     if (is_any_port(&address) && set->count > 0)
-        address.port = port_of(fds[0]); /* the kernel chose for the first; its siblings share that port */
+        address.port = port_of(set->fds[0]); /* the kernel chose for the first; its siblings share that port */
     int fd = bt_listener_open(&address, (int) config->backlog, one_each, why, size);
     if (fd < 0)
         return fd;
     int err = bt_master_fd_add(master, fd);
+    if (err == 0)
+        err = bt_listeners_adopt_fd(set, fd);
     if (err < 0) {
         snprintf(why, size, "out of memory");
+        bt_master_fd_remove(master, fd);
         close(fd);
-        return err;
     }
-    set->fds[set->count++] = fd;
-    return 0;
+    return err;
 }
 
 /* A socket that was opened for all slots becomes one of several. */
@@ -117,7 +123,7 @@ int bt_listeners_provide(bt_master *master, bt_crew *crew, const bt_worker_confi
     bt_listen_set *set = bt_listeners_find(master, config);
     bool is_new = set == NULL;
     if (is_new)
-        set = new_set(master, config);
+        set = bt_listeners_adopt(master, &config->address, crew);
     if (set == NULL) {
         snprintf(why, size, "out of memory");
         return -ENOMEM;

@@ -11,6 +11,7 @@
 #include <proc/daemon.h>
 #include <proc/master_state.h>
 #include <proc/pidfile.h>
+#include <proc/upgrade.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -109,7 +110,8 @@ void bt_master_check(bt_master *master)
 {
     if (master->phase == BT_MASTER_STARTING && all_serve(master))
         started(master);
-    if (master->phase == BT_MASTER_STOPPING && bt_list_empty(&master->children) && master->roll.helper == 0)
+    if (master->phase == BT_MASTER_STOPPING && bt_list_empty(&master->children) && master->roll.helper == 0 &&
+        master->upgrade.checker == 0)
         master->is_done = true;
 }
 
@@ -150,6 +152,7 @@ static void reap(bt_master *master)
         bt_prepare_exited(master, status);
         bt_master_check(master);
     }
+    bt_upgrade_reap(master);
     bt_list_each (node, &master->children) {
         bt_child *child = bt_container(node, bt_child, node);
         if (waitpid(child->pid, &status, WNOHANG) > 0)
@@ -221,27 +224,58 @@ static void run(bt_master *master)
         /* a fork that failed may have asked for another one */
         uv_run(&master->loop, bt_spawn_is_pending(master) ? UV_RUN_NOWAIT : UV_RUN_ONCE);
         bt_spawn_pending(master);
+        bt_upgrade_execute(master);
     }
+}
+
+static int run_and_end(bt_master *master)
+{
+    run(master);
+    if (master->service->on_master_stop != NULL)
+        master->service->on_master_stop();
+    bt_master_tear_down(master);
+    int code = master->exit_code;
+    free(master);
+    return code;
+}
+
+static int start(bt_master *master)
+{
+    char why[512] = "";
+    if (bt_master_set_up(master, why, sizeof why) == 0) {
+        watch_signals(master);
+        prepare_first(master);
+        return run_and_end(master);
+    }
+    refuse_start(master, why);
+    bt_master_tear_down(master);
+    free(master);
+    return 1;
+}
+
+/* Signals are blocked since the earlier image; what came meanwhile is handled as soon as they are watched. */
+static int take_over(bt_master *master)
+{
+    char why[512] = "";
+    if (bt_master_take_over(master, why, sizeof why) < 0) {
+        bt_upgrade_return(master->service, why);
+        return 1;
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    watch_signals(master);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    reap(master);
+    bt_upgrade_continue(master, master->service->handover);
+    return run_and_end(master);
 }
 
 int bt_master_run(bt_service *service)
 {
     bt_master *master = bt_master_new(service);
+    if (master == NULL && service->handover != NULL)
+        bt_upgrade_return(service, "out of memory");
     if (master == NULL)
         return 1;
-    char why[512] = "";
-    int err = bt_master_set_up(master, why, sizeof why);
-    if (err < 0) {
-        refuse_start(master, why);
-    } else {
-        watch_signals(master);
-        prepare_first(master);
-        run(master);
-        if (service->on_master_stop != NULL)
-            service->on_master_stop();
-    }
-    bt_master_tear_down(master);
-    int code = master->exit_code;
-    free(master);
-    return code;
+    return service->handover == NULL ? start(master) : take_over(master);
 }

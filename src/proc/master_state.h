@@ -212,6 +212,21 @@ typedef struct bt_roll {
     char last_message[1024];
 } bt_roll;
 
+/* Another program shall take the master's place (upgrade.c). */
+typedef struct bt_upgrade {
+    bool is_wanted;    /* fork the check as soon as the loop allows */
+    bool is_checked;   /* execute as soon as no roll is going on */
+    bool shall_return; /* to the old program */
+    bool on_trial;     /* executed, and not rolled out yet */
+    pid_t checker;
+    int output_fd;   /* what the check says, or -1 */
+    int old_fd;      /* the old program, while this one is on trial, or -1 */
+    uint64_t serial; /* of the job that rolls it out */
+    uv_timer_t patience;
+    bt_list waiters;
+    char failure[1024];
+} bt_upgrade;
+
 typedef enum bt_master_phase {
     BT_MASTER_STARTING,
     BT_MASTER_RUNNING,
@@ -244,6 +259,7 @@ struct bt_master {
     uint64_t last_generation;
     uint64_t last_process;
     bt_roll roll;
+    bt_upgrade upgrade;
 
     int *fds; /* the registry: descriptors that a child must not keep */
     size_t fd_count;
@@ -288,6 +304,9 @@ bt_master *bt_master_new(bt_service *service);
 
 /* Everything that can be refused, before the first process is forked. 0, or a negative errno with words in `why`. */
 BATON_NODISCARD int bt_master_set_up(bt_master *master, char *why, size_t size);
+
+/* The same for a master that an earlier image of it has described (service->handover). */
+BATON_NODISCARD int bt_master_take_over(bt_master *master, char *why, size_t size);
 
 /* Maps master->rows_fd. */
 BATON_NODISCARD int bt_master_map_rows(bt_master *master);
@@ -335,6 +354,10 @@ BATON_NODISCARD int bt_listeners_provide(bt_master *master, bt_crew *crew, const
 /* The sockets of the worker's address; NULL: it has none, or they are not open. */
 bt_listen_set *bt_listeners_find(const bt_master *master, const bt_worker_config *config);
 
+/* An address without sockets, and a socket for it: of an earlier image of the master. */
+bt_listen_set *bt_listeners_adopt(bt_master *master, const bt_listen_address *address, bt_crew *crew);
+BATON_NODISCARD int bt_listeners_adopt_fd(bt_listen_set *set, int fd);
+
 /* Those from which slot `index` of `count` accepts, at most `size`. Returns how many. */
 size_t bt_listeners_of_slot(const bt_listen_set *set, size_t index, size_t count, int *fds, size_t size);
 
@@ -344,8 +367,14 @@ void bt_listeners_close_all(bt_master *master);
 
 /* ---- crew.c ---- */
 
-/* A worker without slots. NULL: out of memory. */
-bt_crew *bt_crew_new(bt_master *master, const bt_worker_config *config);
+/* A worker without slots. `row` is taken; NULL: it gets a free one. NULL: out of memory. */
+bt_crew *bt_crew_new(bt_master *master, const bt_worker_config *config, bt_row *row);
+
+/* The slot of that index, made with those before it if there is none. NULL: out of memory. */
+bt_slot *bt_crew_slot(bt_crew *crew, size_t index);
+
+/* One that can be gone back to; when there are too many the oldest goes. */
+void bt_crew_keep(bt_crew *crew, bt_generation *generation);
 
 /* The worker of that name, not one that is leaving; or NULL. */
 bt_crew *bt_crew_find(const bt_master *master, const char *name);
@@ -396,6 +425,9 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
                        bt_row *row);
 void bt_child_exited(bt_child *child, int status);
 
+/* Takes a running process from an earlier image of the master: its channel, and what is known of it. */
+bt_child *bt_child_adopt(const bt_child *facts, int channel_fd, uint64_t end_in_ms);
+
 /* Sends DRAIN or STOP and arms the kill. `successor` takes the connections; NULL: nobody does now, and with `has_heir`
  * the process serves on until somebody does. `timeout_ms` may be BT_NO_LIMIT. */
 void bt_child_drain(bt_child *child, bt_child *successor, bool has_heir, uint64_t timeout_ms);
@@ -434,6 +466,9 @@ void bt_prepare_cancel(bt_master *master);
 
 /* Asks for a reload of `crew` (NULL: all reloadable ones). `waiter` may be NULL; it hears the end exactly once. */
 void bt_reload_request(bt_master *master, bt_crew *crew, bool without_limit, bt_waiter *waiter);
+
+/* Everything is replaced, also what is not reloadable: the program is another one. Returns the job's serial. */
+uint64_t bt_reload_for_upgrade(bt_master *master);
 
 /* Goes back to the generation before the last one that proved itself: `crew`, or (NULL) all that took part in the
  * newest roll. */
@@ -484,6 +519,9 @@ void bt_roll_start_failed(bt_slot *slot, const bt_generation *generation, const 
 
 /* The start is complete: a reload asked for meanwhile goes on. */
 void bt_roll_resume(bt_master *master);
+
+/* After an upgrade, or back from one: what was on probation still is, what was mixed is put right. */
+void bt_roll_adopted(bt_master *master);
 
 /* The generation in which a crashed slot comes back. */
 bt_generation *bt_roll_restart_generation(bt_slot *slot);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <proc/master_state.h>
+#include <proc/upgrade.h>
 #include <stdio.h>
 
 #define NOBODY "no worker is reloadable: their processes were told"
@@ -31,6 +32,8 @@ static void tell(bt_waiter *waiter, bool ok, uint64_t generation, const char *me
 void bt_reload_answer(bt_master *master, uint64_t serial, bool ok, bt_wait wait, const char *message)
 {
     const bt_roll *roll = &master->roll;
+    if (bt_upgrade_concluded(master, serial, ok, message))
+        return;
     bt_list_each (node, &master->roll.waiters) {
         bt_waiter *waiter = bt_container(node, bt_waiter, node);
         bool is_concerned = waiter->serial <= serial && (!ok || waiter->wait <= wait);
@@ -54,6 +57,7 @@ void bt_reload_remember(bt_master *master, uint64_t generation, bool ok, uint64_
 void bt_reload_cancel(bt_master *master, const char *why)
 {
     bt_prepare_cancel(master);
+    bt_upgrade_cancel(master, why);
     bt_reload_answer(master, UINT64_MAX, false, BT_WAIT_PROBATION, why);
 }
 
@@ -138,6 +142,14 @@ void bt_reload_request(bt_master *master, bt_crew *crew, bool without_limit, bt_
     wait_for(master, waiter, &roll->jobs[place]);
 }
 
+uint64_t bt_reload_for_upgrade(bt_master *master)
+{
+    for (size_t i = 0; i < master->crew_count; i++)
+        master->crews[i]->takes_part[BT_JOB_NOW] = !master->crews[i]->is_leaving;
+    want(master, &master->roll.jobs[BT_JOB_NOW], true, false);
+    return master->roll.jobs[BT_JOB_NOW].serial;
+}
+
 /* ---- what the helper made ---- */
 
 static void not_prepared(bt_master *master, const char *why)
@@ -146,6 +158,8 @@ static void not_prepared(bt_master *master, const char *why)
     char message[sizeof master->roll.last_message];
     snprintf(message, sizeof message, "%s; the old code serves on", why);
     bt_reload_remember(master, job->generation, false, job->asked_ms, message);
+    if (bt_upgrade_concluded(master, job->serial, false, message))
+        return;
     bt_list_each (node, &master->roll.waiters) {
         bt_waiter *waiter = bt_container(node, bt_waiter, node);
         if (waiter->serial == job->serial) /* an earlier one may still succeed */
@@ -178,7 +192,7 @@ static int plan_worker(bt_master *master, bt_generation *generation, const bt_wo
     if (crew == NULL && !job->everything)
         return 0; /* a worker that nobody has asked for yet */
     if (crew == NULL)
-        crew = bt_crew_new(master, config);
+        crew = bt_crew_new(master, config, NULL);
     int err = crew == NULL ? -ENOMEM : bt_listeners_provide(master, crew, config, detail, sizeof detail);
     if (err < 0)
         snprintf(why, size, "worker %s: %s", config->name, detail);
@@ -302,7 +316,7 @@ static int plan_set_of_workers(bt_master *master, bt_generation *back, char *why
         const bt_module_copy *copy = bt_generation_module(back, config->name);
         if (crew != NULL || (config->module != NULL && copy->path[0] == '\0'))
             continue; /* it was not part of that generation's roll */
-        crew = bt_crew_new(master, config);
+        crew = bt_crew_new(master, config, NULL);
         if (crew == NULL) {
             snprintf(why, size, "out of memory");
             return -ENOMEM;

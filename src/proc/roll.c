@@ -457,6 +457,15 @@ void bt_roll_resume(bt_master *master)
     advance(master);
 }
 
+void bt_roll_adopted(bt_master *master)
+{
+    for (size_t i = 0; i < master->crew_count; i++) {
+        bt_crew *crew = master->crews[i];
+        crew->in_roll = !crew->is_leaving && (is_mixed(crew) || is_unproven(crew));
+    }
+    rest(master);
+}
+
 /* ---- start and stop ---- */
 
 void bt_roll_init(bt_master *master)

@@ -12,6 +12,7 @@
 #include <proc/lock.h>
 #include <proc/master_state.h>
 #include <proc/pidfile.h>
+#include <proc/upgrade.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,7 +24,7 @@
 static int make_crew(bt_master *master, const bt_worker_config *config, char *why, size_t size)
 {
     char detail[256] = "out of memory";
-    bt_crew *crew = bt_crew_new(master, config);
+    bt_crew *crew = bt_crew_new(master, config, NULL);
     int err = crew == NULL ? -ENOMEM : bt_listeners_provide(master, crew, config, detail, sizeof detail);
     if (err < 0)
         snprintf(why, size, "worker %s: %s", config->name, detail);
@@ -40,13 +41,19 @@ static void raise_descriptor_limit(void)
     }
 }
 
+static int make_row_marks(bt_master *master)
+{
+    master->row_used = bt_calloc(BT_ROWS, sizeof *master->row_used);
+    return master->row_used == NULL ? -ENOMEM : 0;
+}
+
 /* In a file of memory, so that it outlives an upgrade of the master. */
 static int make_table(bt_master *master)
 {
     size_t size = BT_ROWS * sizeof *master->rows;
-    master->row_used = bt_calloc(BT_ROWS, sizeof *master->row_used);
-    if (master->row_used == NULL)
-        return -ENOMEM;
+    int err = make_row_marks(master);
+    if (err < 0)
+        return err;
     master->rows_fd = memfd_create("baton-rows", MFD_CLOEXEC);
     if (master->rows_fd < 0 || ftruncate(master->rows_fd, (off_t) size) < 0)
         return -errno;
@@ -199,26 +206,55 @@ bt_master *bt_master_new(bt_service *service)
     bt_list_init(&master->children);
     bt_list_init(&master->generations);
     bt_list_init(&master->listen_sets);
+    bt_list_init(&master->upgrade.waiters);
+    master->upgrade.output_fd = master->upgrade.old_fd = -1;
     return master;
 }
 
-int bt_master_set_up(bt_master *master, char *why, size_t size)
+/* The loop and what turns in it; after the fork into the background. */
+static int start_loop(bt_master *master)
+{
+    int err = uv_loop_init(&master->loop);
+    if (err < 0)
+        return err;
+    master->has_loop = true;
+    bt_roll_init(master);
+    bt_watch_init(master);
+    bt_upgrade_init(master);
+    return 0;
+}
+
+static int begin(bt_master *master)
 {
     bt_log_level level = BT_LOG_INFO;
     int err = bt_log_level_parse(master->config->master.log_level, &level);
     bt_log_setup(-1, level, "master");
-    if (err == 0)
-        err = bt_open_standard_descriptors();
+    return err == 0 ? bt_open_standard_descriptors() : err;
+}
+
+int bt_master_set_up(bt_master *master, char *why, size_t size)
+{
+    int err = begin(master);
     if (err == 0)
         err = start_in_background(master);
     if (err == 0)
-        err = uv_loop_init(&master->loop); /* after the fork into the background */
-    if (err < 0) {
-        snprintf(why, size, "%s", strerror(-err));
-        return err;
-    }
-    master->has_loop = true;
-    bt_roll_init(master);
-    bt_watch_init(master);
-    return take_everything(master, why, size);
+        err = start_loop(master);
+    if (err == 0)
+        return take_everything(master, why, size);
+    snprintf(why, size, "%s", strerror(-err));
+    return err;
+}
+
+int bt_master_take_over(bt_master *master, char *why, size_t size)
+{
+    raise_descriptor_limit();
+    int err = begin(master);
+    if (err == 0)
+        err = start_loop(master);
+    if (err == 0)
+        err = make_row_marks(master);
+    if (err == 0)
+        return bt_adopt(master, master->service->handover, why, size);
+    snprintf(why, size, "%s", strerror(-err));
+    return err;
 }

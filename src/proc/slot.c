@@ -343,8 +343,9 @@ void bt_child_stop(bt_child *child, uint64_t timeout_ms)
 
 /* ---- birth and death ---- */
 
-bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint64_t number, int channel_fd,
-                       bt_row *row)
+/* The record of a running process. NULL: out of memory, or its channel cannot be polled. */
+static bt_child *open_child(bt_slot *slot, bt_generation *generation, pid_t pid, uint64_t number, int channel_fd,
+                            bt_row *row)
 {
     bt_master *master = slot->crew->master;
     bt_child *child = bt_calloc(1, sizeof *child);
@@ -363,18 +364,57 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
     child->number = number;
     child->generation = bt_generation_ref(generation);
     child->row = row;
-    child->started_ms = bt_clock_ms();
-    child->started_wall_ms = bt_clock_wall_ms();
     child->open_handles = 2;
     bt_list_init(&child->leaving);
     bt_list_append(&master->children, &child->node);
     uv_timer_init(&master->loop, &child->timer);
     child->timer.data = child;
+    return child;
+}
+
+bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint64_t number, int channel_fd,
+                       bt_row *row)
+{
+    bt_child *child = open_child(slot, generation, pid, number, channel_fd, row);
+    if (child == NULL)
+        return NULL;
+    child->started_ms = bt_clock_ms();
+    child->started_wall_ms = bt_clock_wall_ms();
     uv_timer_start(&child->timer, on_kill_time, slot->crew->config->ready_timeout_ms, 0);
     slot->successor = child;
     bt_log(BT_LOG_INFO, "starting worker=%s slot=%d pid=%d generation=%" PRIu64, name_of(slot), slot->index, pid,
            generation->number);
-    bt_reload_progress(master, slot, "starting", pid, generation->number, "");
+    bt_reload_progress(slot->crew->master, slot, "starting", pid, generation->number, "");
+    return child;
+}
+
+bt_child *bt_child_adopt(const bt_child *facts, int channel_fd, uint64_t end_in_ms)
+{
+    bt_slot *slot = facts->slot;
+    bt_child *child = open_child(slot, facts->generation, facts->pid, facts->number, channel_fd, facts->row);
+    if (child == NULL)
+        return NULL;
+    child->state = facts->state;
+    child->started_ms = facts->started_ms;
+    child->ready_ms = facts->ready_ms;
+    child->started_wall_ms = facts->started_wall_ms;
+    child->killed_by_us = facts->killed_by_us;
+    child->handed_over = facts->handed_over;
+    snprintf(child->failure, sizeof child->failure, "%s", facts->failure);
+    if (end_in_ms != BT_NO_LIMIT)
+        uv_timer_start(&child->timer, on_kill_time, end_in_ms, 0);
+    switch (child->state) {
+    case BT_CHILD_STARTING:
+        slot->successor = child;
+        break;
+    case BT_CHILD_SERVING:
+        slot->serving = child;
+        break;
+    case BT_CHILD_DRAINING:
+    case BT_CHILD_STOPPING:
+        bt_list_append(&slot->leaving, &child->leaving);
+        break;
+    }
     return child;
 }
 

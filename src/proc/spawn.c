@@ -9,6 +9,7 @@
 #include <net/loop_shut.h>
 #include <proc/master_state.h>
 #include <proc/process.h>
+#include <proc/upgrade.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -223,7 +224,7 @@ bool bt_spawn_is_pending(const bt_master *master)
                 return true;
         }
     }
-    return master->roll.jobs[BT_JOB_NOW].is_wanted;
+    return master->roll.jobs[BT_JOB_NOW].is_wanted || master->upgrade.is_wanted;
 }
 
 static void spawn_all(bt_master *master)
@@ -237,6 +238,8 @@ static void spawn_all(bt_master *master)
     }
     if (master->roll.jobs[BT_JOB_NOW].is_wanted)
         bt_prepare_fork(master);
+    if (master->upgrade.is_wanted)
+        bt_upgrade_fork_check(master);
 }
 
 /* A signal that libuv has caught but not yet dispatched waits in a pipe which the child does not inherit, and its

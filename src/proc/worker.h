@@ -32,6 +32,16 @@ typedef struct bt_service {
     bt_config *(*parse_config)(const char *text, const bt_config *like, char **errors);
     void (*free_config)(bt_config *config);
 
+    /* The same as a JSON object, for an upgrade; `why` says what an object lacks. */
+    struct json_t *(*config_to_json)(const bt_config *config);
+    bt_config *(*config_from_json)(const struct json_t *object, char *why, size_t size);
+
+    /* For an upgrade: what is executed, and how this program was called. */
+    const char *program; /* absolute; symlinks are kept, so that a new release behind one is found */
+    char *const *argv;
+    struct json_t *handover; /* what an earlier image of the master has left; NULL: an ordinary start */
+    int handover_fd;         /* the file it was read from */
+
     /* Loads a pinned module and takes its callbacks: runs in a process, never in the master.
      * Returns 0 or a negative errno with one line in `why`. */
     int (*load_module)(baton_worker *worker, const char *path, char *why, size_t why_size);
