@@ -14,11 +14,10 @@ from storm import Storm
 CRASHING = """
 #include <baton.h>
 #include <stdlib.h>
-#include <stdio.h>
 static int start(baton_worker *worker)
 {
     (void) worker;
-    fprintf(stderr, "about to give up\\n");
+    baton_log(BATON_LOG_ERROR, "about to give up");
     abort();
 }
 BATON_MODULE(.on_worker_start = start);
@@ -146,7 +145,7 @@ def test_rollback_overtakes_a_reload(serve):
     service.compile("""
 #include <baton.h>
 #include <unistd.h>
-static int start(baton_worker *worker) { (void) worker; for (;;) pause(); }
+static int start(baton_worker *worker) { (void) worker; return pause(); }
 static void on_request(baton_conn *conn, const baton_request *req) { (void) conn; (void) req; }
 BATON_MODULE(.on_worker_start = start, .on_request = on_request);
 """, "app.so")
@@ -159,9 +158,12 @@ BATON_MODULE(.on_worker_start = start, .on_request = on_request);
 
 def test_a_failed_reload_shows_the_last_lines_of_the_process(service):
     service.compile(CRASHING, "app.so")
+    service.crashes_expected = True
     result = service.command("reload")
     assert result.returncode == 1
-    assert re.match(r"baton: reload failed: .*signal 6", result.stderr)
+    lines = result.stderr.splitlines()
+    assert re.match(r"baton: reload failed: .*signal 6", lines[0])
+    assert [line for line in lines[1:] if line.startswith("  ") and "about to give up" in line]
     assert get(service.port).text == "one"
 
 
@@ -198,6 +200,7 @@ def test_generation_on_probation_and_then_not(serve):
 
 def test_failed_generation_is_listed_with_its_reason(service):
     service.compile(CRASHING, "app.so")
+    service.crashes_expected = True
     assert service.command("reload").returncode == 1
     wait_until(lambda: state_of(service, 2) == "failed", "it is known to have failed")
     failed = next(one for one in generations(service) if one["number"] == 2)
