@@ -230,9 +230,19 @@ static int act(const point_order *order)
     return 0;
 }
 
+/* Has not begun, and its file has been removed. */
+static bool has_been_withdrawn(const known_point *point)
+{
+    char taken[MAX_PATH];
+    return point->is_taken && point->passes <= point->order.after &&
+           access(path_of(taken, point->name, ".taken", true), F_OK) != 0;
+}
+
 static int pass(const char *name)
 {
     known_point *point = point_find(name);
+    if (point != NULL && has_been_withdrawn(point))
+        point->is_taken = false;
     if (point == NULL || !point->is_taken)
         point = look(name, point);
     if (point == NULL)

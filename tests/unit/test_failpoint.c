@@ -98,11 +98,12 @@ static void test_withdrawn_order_is_not_carried_out(void **state)
 {
     (void) state;
     char taken[64];
-    arm("late", "after 1\nfail EIO");
+    arm("late", "after 5\nfail EIO");
     assert_int_equal(bt_failpoint("late"), 0);
     snprintf(taken, sizeof taken, "late.taken.%d", (int) getpid());
     assert_int_equal(unlink(in_folder(taken)), 0);
-    assert_int_equal(bt_failpoint("late"), 0);
+    arm("late", "fail EPIPE");
+    assert_int_equal(bt_failpoint("late"), -EPIPE);
 }
 
 static void test_every_nth_pass_fails_while_the_file_is_there(void **state)
