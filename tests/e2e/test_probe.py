@@ -33,11 +33,9 @@ static void on_health(baton_conn *conn)
     }
     if (strncmp(text, "close", 5) == 0)
         baton_destroy(conn);
-    else if (strncmp(text, "never", 5) == 0)
-        baton_conn_ref(conn);
     else if (strncmp(text, "raw", 3) == 0)
         baton_close(conn);
-    else
+    else if (strncmp(text, "never", 5) != 0)
         baton_reply(conn, atoi(text), "text/plain", "health\n");
 }
 

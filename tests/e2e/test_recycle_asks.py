@@ -39,10 +39,10 @@ static void on_request(baton_conn *conn, const baton_request *req)
 {
     if (baton_request_path(req).len > 1) {
         const size_t size = 192 << 20;
-        static volatile char *kept;
-        kept = malloc(size);
+        volatile char *kept = malloc(size);
         for (size_t i = 0; i < size; i += 4096)
             kept[i] = 1;
+        baton_worker_set_user(baton_conn_worker(conn), (void *) kept);
     }
     baton_reply(conn, 200, "text/plain", "hi");
 }
