@@ -40,18 +40,21 @@ typedef struct baton_callbacks {
     void (*on_buffer_drain)(baton_conn *conn);
 
     /* The connection, which has a user pointer, is about to leave for another process: write the state behind the
-     * pointer with baton_pass_write(), in the format of baton_pass_version(). Nothing of it may be freed: the other
-     * process may refuse. Return 0, or anything else to keep the connection: it is then answered once more and closed,
-     * or ended when the drain is over. Without on_pass every connection with a user pointer is kept. */
+     * pointer with baton_pass_write(), in the format of baton_pass_version(). Nothing of it may be freed or changed:
+     * the other process may refuse, and it may be asked for again. Return 0, or anything else to keep the connection:
+     * it is then answered once more and closed, or ended when the drain is over. Without on_pass every connection with
+     * a user pointer is kept. */
     int (*on_pass)(baton_conn *conn, baton_pass *pass);
 
     /* Runs in the successor for every connection it takes over, before it is read. `state` is what on_pass wrote, in
      * the format of `version`, or empty (data NULL) when the connection had no user pointer. Make what on_connect
-     * would have made. Nothing can be sent yet. Return 0, or anything else to refuse the connection. */
+     * would have made. Nothing can be sent yet. Return 0, or anything else to refuse the connection: nothing may be
+     * left of it here then, neither on_passed nor on_close follows. */
     int (*on_take)(baton_conn *conn, uint32_t version, baton_str state);
 
     /* The connection, which has a user pointer, has left this process for good: free what is behind the pointer. There
-     * is no on_close for it here. */
+     * is no on_close for it here. Its handle is detached: calls on it fail with -ENOTCONN, but baton_conn_user() is
+     * what it was until this returns. */
     void (*on_passed)(baton_conn *conn);
 
     /* The newest version of the state that on_take reads and on_pass writes; it must read all older ones. While a

@@ -53,6 +53,27 @@ static void complain(const char *name, const char *what)
     abort(); /* a mistake of the test, which must not pass for a success */
 }
 
+/* A process that has used up its descriptors is a thing to test, too: its standard input, which is /dev/null, gives way
+ * for a moment. */
+static int open_anyway(const char *path, int flags)
+{
+    int fd = open(path, flags | O_CLOEXEC, 0666);
+    if (fd >= 0 || errno != EMFILE)
+        return fd;
+    close(STDIN_FILENO);
+    fd = open(path, flags | O_CLOEXEC, 0666);
+    if (fd < 0 && open("/dev/null", O_RDONLY) != STDIN_FILENO)
+        complain(path, "standard input is lost");
+    return fd;
+}
+
+static void close_again(int fd)
+{
+    close(fd);
+    if (fd == STDIN_FILENO && open("/dev/null", O_RDONLY) != STDIN_FILENO)
+        complain("", "standard input is lost");
+}
+
 static int errno_of(const char *word)
 {
     for (int number = 1; number < ERRNO_LIMIT; number++) {
@@ -116,11 +137,11 @@ static const char *path_of(char *out, const char *name, const char *suffix, bool
 static bool read_order(const char *path, const char *name, point_order *out)
 {
     char text[MAX_TEXT];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open_anyway(path, O_RDONLY);
     if (fd < 0)
         return false;
     ssize_t len = read(fd, text, sizeof text - 1);
-    close(fd);
+    close_again(fd);
     text[len < 0 ? 0 : len] = '\0';
     if (!parse_order(text, out))
         complain(name, "it holds no action");
@@ -194,9 +215,9 @@ static bool announce(const char *name)
 static void announce_every(const char *name)
 {
     char acted[MAX_PATH];
-    int fd = open(path_of(acted, name, ".acted", true), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    int fd = open_anyway(path_of(acted, name, ".acted", true), O_WRONLY | O_CREAT);
     if (fd >= 0)
-        close(fd);
+        close_again(fd);
 }
 
 static void pause_ms(int ms)
@@ -280,9 +301,9 @@ void bt_pass_log(unsigned long long id, const char *event)
     int saved_errno = errno;
     char line[96];
     int len = snprintf(line, sizeof line, "%d %llu %s\n", (int) getpid(), id, event);
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    int fd = open_anyway(path, O_WRONLY | O_APPEND | O_CREAT);
     if (fd < 0 || write(fd, line, (size_t) len) != len)
         complain(event, "the log of the passes cannot be written");
-    close(fd);
+    close_again(fd);
     errno = saved_errno;
 }

@@ -9,6 +9,7 @@
 #include <proc/control.h>
 #include <proc/json_text.h>
 #include <proc/master_state.h>
+#include <proc/pidfile.h>
 #include <proc/upgrade.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -43,12 +44,7 @@ typedef struct control_line {
 
 char *bt_control_path(const char *pid_file)
 {
-    size_t len = strlen(pid_file);
-    bool has_suffix = len > 4 && strcmp(pid_file + len - 4, ".pid") == 0;
-    char *path;
-    if (asprintf(&path, "%.*s.sock", (int) (has_suffix ? len - 4 : len), pid_file) < 0)
-        return NULL;
-    return path;
+    return bt_pidfile_sibling(pid_file, ".sock");
 }
 
 /* ---- clients ---- */

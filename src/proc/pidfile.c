@@ -112,3 +112,13 @@ void bt_pidfile_release(const char *path, int fd)
     unlink(path); /* still locked: nobody can have taken it over yet */
     close(fd);
 }
+
+char *bt_pidfile_sibling(const char *path, const char *suffix)
+{
+    size_t len = strlen(path);
+    bool has_suffix = len > 4 && strcmp(path + len - 4, ".pid") == 0;
+    char *sibling;
+    if (asprintf(&sibling, "%.*s%s", (int) (has_suffix ? len - 4 : len), path, suffix) < 0)
+        return NULL;
+    return sibling;
+}

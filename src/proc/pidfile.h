@@ -21,4 +21,7 @@ void bt_pidfile_release(const char *path, int fd);
 /* mkdir -p of the directory part of `path`. 0 or negative errno. */
 BATON_NODISCARD int bt_make_parent_dirs(const char *path, mode_t mode);
 
+/* "run/baton.pid" and ".sock" give "run/baton.sock". malloc'ed, NULL when out of memory. */
+char *bt_pidfile_sibling(const char *path, const char *suffix);
+
 #endif

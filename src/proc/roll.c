@@ -540,6 +540,8 @@ void bt_roll_start(bt_master *master, const bt_reload_job *job, uint64_t number,
             why = "out of memory";
         bt_generation_set(master, &crew->next, NULL);
     }
+    if (roll->slot != NULL && has_wrong_successor(roll->slot))
+        roll->slot = NULL; /* what starts there is obsolete, and may take its time: it is not waited for */
     if (why != NULL)
         fail(master, false, why);
     else

@@ -87,9 +87,13 @@ static int take_pid_file(bt_master *master, char *why, size_t size)
 /* Processes of a master that was killed end soon, and free their ports; those that were told to serve on do not. */
 static int take_lock(bt_master *master, char *why, size_t size)
 {
-    char path[4200];
-    snprintf(path, sizeof path, "%s.lock", master->config->master.pid_file);
+    char *path = bt_pidfile_sibling(master->config->master.pid_file, ".lock");
+    if (path == NULL) {
+        snprintf(why, size, "out of memory");
+        return -ENOMEM;
+    }
     master->lock_fd = bt_lock_take(path, why, size);
+    free(path);
     return master->lock_fd < 0 ? master->lock_fd : 0; /* not in the registry: every process keeps it */
 }
 
@@ -150,6 +154,19 @@ static void free_tables(bt_master *master)
 }
 
 /* The pid file goes last: who sees its lock free finds everything else gone. */
+/* Nobody else can be waiting for it: who starts takes the pid file's lock first, which is still ours. */
+static void drop_lock(const bt_master *master)
+{
+    char *path = bt_pidfile_sibling(master->config->master.pid_file, ".lock");
+    if (master->lock_fd < 0 || path == NULL) {
+        free(path);
+        return;
+    }
+    unlink(path);
+    free(path);
+    close(master->lock_fd);
+}
+
 void bt_master_tear_down(bt_master *master)
 {
     bt_log(BT_LOG_INFO, "stopped");
@@ -165,8 +182,7 @@ void bt_master_tear_down(bt_master *master)
             close(master->fds[i]);
     }
     bt_log_set_fd(-1);
-    if (master->lock_fd >= 0)
-        close(master->lock_fd);
+    drop_lock(master);
     if (master->pid_fd >= 0)
         bt_pidfile_release(master->config->master.pid_file, master->pid_fd);
     if (master->refusal[0] != '\0')

@@ -478,7 +478,10 @@ void bt_child_exited(bt_child *child, int status)
     char text[64];
     child->is_dead = true;
     bt_channel_read_rest(&child->channel); /* why it could not serve may still be in there */
-    bt_exit_text(status, text, sizeof text);
+    if (child->killed_by_us)
+        snprintf(text, sizeof text, "killed by the master");
+    else
+        bt_exit_text(status, text, sizeof text);
     bool is_expected = child->state == BT_CHILD_DRAINING || child->state == BT_CHILD_STOPPING;
     bool is_clean = is_expected && WIFEXITED(status) && WEXITSTATUS(status) == 0;
     bt_log(is_clean ? BT_LOG_INFO : BT_LOG_WARN, "exited worker=%s slot=%d pid=%d generation=%" PRIu64 " reason=\"%s\"",

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -202,6 +203,25 @@ static void test_pass_log_has_one_line_an_event(void **state)
     assert_memory_equal(text, expected, (size_t) len);
 }
 
+static void test_process_without_a_free_descriptor_hears_and_tells(void **state)
+{
+    (void) state;
+    struct rlimit before;
+    setenv("BATON_PASS_LOG", in_folder("full.log"), 1);
+    arm("full", "fail EIO");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    struct rlimit none = {.rlim_cur = 3, .rlim_max = before.rlim_max};
+    int kept = dup(STDIN_FILENO);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int result = bt_failpoint("full");
+    bt_pass_log(7, "closed");
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(dup2(kept, STDIN_FILENO), STDIN_FILENO);
+    close(kept);
+    assert_int_equal(result, -EIO);
+    assert_true(exists("full.log"));
+}
+
 static int open_folder(void **state)
 {
     (void) state;
@@ -230,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_abort_and_exit),
         cmocka_unit_test(test_stopped_process_goes_on),
         cmocka_unit_test(test_pass_log_has_one_line_an_event),
+        cmocka_unit_test(test_process_without_a_free_descriptor_hears_and_tells),
     };
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }
