@@ -26,7 +26,7 @@ typedef enum action_kind {
 
 typedef struct point_order {
     action_kind kind;
-    int value; /* exit code, milliseconds, errno */
+    long value; /* exit code, milliseconds, errno */
     long count;
     long after;
     long every; /* 0: the order is taken by one process */
@@ -74,23 +74,44 @@ static void close_again(int fd)
         complain("", "standard input is lost");
 }
 
-static int errno_of(const char *word)
+/* The number behind "WORD "; false when the line is something else. */
+static bool number_after(const char *line, const char *word, long *out)
+{
+    size_t len = strlen(word);
+    if (strncmp(line, word, len) != 0 || line[len] != ' ')
+        return false;
+    char *end;
+    *out = strtol(line + len + 1, &end, 10);
+    return end != line + len + 1 && *end == '\0';
+}
+
+static long errno_of(const char *word)
 {
     for (int number = 1; number < ERRNO_LIMIT; number++) {
         const char *name = strerrorname_np(number);
         if (name != NULL && strcmp(name, word) == 0)
             return number;
     }
-    return atoi(word);
+    return strtol(word, NULL, 10);
 }
 
-static bool parse_action(const char *line, point_order *out)
+/* "ERRNO" or "ERRNO COUNT" */
+static bool parse_failure(char *text, point_order *out)
+{
+    char *count = NULL;
+    const char *word = strtok_r(text, " ", &count);
+    out->kind = ACTION_FAIL;
+    out->value = word == NULL ? 0 : errno_of(word);
+    out->count = *count == '\0' ? 1 : strtol(count, NULL, 10);
+    return out->value > 0 && out->count > 0;
+}
+
+static bool parse_action(char *line, point_order *out)
 {
     static const struct {
         const char *word;
         action_kind kind;
     } plain[] = {{"kill", ACTION_KILL}, {"stop", ACTION_STOP}, {"abort", ACTION_ABORT}};
-    char word[32];
     out->count = 1;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         if (strcmp(line, plain[i].word) == 0) {
@@ -98,16 +119,23 @@ static bool parse_action(const char *line, point_order *out)
             return true;
         }
     }
-    if (sscanf(line, "fail %31s %ld", word, &out->count) >= 1) {
-        out->kind = ACTION_FAIL;
-        out->value = errno_of(word);
-        return out->value > 0 && out->count > 0;
-    }
-    if (sscanf(line, "exit %d", &out->value) == 1)
+    if (strncmp(line, "fail ", 5) == 0)
+        return parse_failure(line + 5, out);
+    if (number_after(line, "exit", &out->value))
         out->kind = ACTION_EXIT;
-    else if (sscanf(line, "pause %d", &out->value) == 1)
+    else if (number_after(line, "pause", &out->value))
         out->kind = ACTION_PAUSE;
     return out->kind != ACTION_NONE;
+}
+
+static bool parse_condition(const char *line, point_order *out)
+{
+    if (strncmp(line, "role ", 5) == 0) {
+        snprintf(out->role, sizeof out->role, "%s", line + 5);
+        return true;
+    }
+    return number_after(line, "after", &out->after) || number_after(line, "every", &out->every) ||
+           number_after(line, "pid", &out->pid);
 }
 
 static bool parse_order(char *text, point_order *out)
@@ -115,10 +143,7 @@ static bool parse_order(char *text, point_order *out)
     char *rest = NULL;
     memset(out, 0, sizeof *out);
     for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
-        bool is_condition = sscanf(line, "after %ld", &out->after) == 1 ||
-                            sscanf(line, "every %ld", &out->every) == 1 || sscanf(line, "role %63s", out->role) == 1 ||
-                            sscanf(line, "pid %ld", &out->pid) == 1;
-        if (!is_condition && !parse_action(line, out))
+        if (!parse_condition(line, out) && !parse_action(line, out))
             return false;
     }
     return out->kind != ACTION_NONE;
@@ -220,9 +245,9 @@ static void announce_every(const char *name)
         close_again(fd);
 }
 
-static void pause_ms(int ms)
+static void pause_ms(long ms)
 {
-    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
     while (nanosleep(&left, &left) != 0 && errno == EINTR)
         continue;
 }
@@ -241,12 +266,12 @@ static int act(const point_order *order)
     case ACTION_ABORT:
         abort();
     case ACTION_EXIT:
-        _exit(order->value);
+        _exit((int) order->value);
     case ACTION_PAUSE:
         pause_ms(order->value);
         break;
     case ACTION_FAIL:
-        return -order->value;
+        return (int) -order->value;
     }
     return 0;
 }
