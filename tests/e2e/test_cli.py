@@ -761,7 +761,9 @@ def test_start_program_has_the_same_words(program):
     text = service.command("--help").stdout
     assert text.startswith("usage: prog COMMAND") and "--config" not in text
     assert service.command("check").stdout == "prog: ok, 1 worker\n"
-    assert service.command("status").returncode == 3
+    for word in ("status", "rollback", "upgrade", "generations"):
+        assert service.command(word).returncode == 3
+        assert "  %s " % word in text
     refused = service.command("-c", "x.ini", "status")
     assert refused.returncode == 2 and "own configuration" in refused.stderr
 
@@ -806,6 +808,10 @@ def test_start_program_runs_beside_its_own_pid_file(program):
         assert [worker["name"] for worker in state["workers"]] == ["none", "none-2"]
         assert service.command("start", "-d").returncode == 1
         assert service.command("reload").returncode == 0
+        assert service.command("check").stdout == "prog: ok, 2 workers\na reload would change nothing\n"
+        assert [one["number"] for one in json.loads(service.must("generations", "--json").stdout)] == [1, 2]
+        assert service.command("rollback", "none").returncode == 0
+        assert service.status()["workers"][0]["generation"] == 1
     finally:
         assert service.command("stop").returncode == 0
     assert service.command("status").returncode == 3
