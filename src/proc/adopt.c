@@ -1,7 +1,7 @@
 /* proc/adopt.c: a fresh master becomes the one that a handover describes (snapshot.c): the contrary of it.
  * Must not trust the handover further than that it says what it says: a missing or impossible value fails. Nothing is
  * closed, so that after a failure another image can still adopt the same. */
-#include <base/clock.h>
+#include <base/failpoint.h>
 #include <base/log.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -345,6 +345,12 @@ static void adopt_control(reader *in, const json_t *fds, const json_t *clients)
         fail(in, err, "the control socket: %s", strerror(-err));
 }
 
+static void fail_if(reader *in, int err)
+{
+    if (err < 0)
+        fail(in, err, "%s", strerror(-err));
+}
+
 int bt_adopt(bt_master *master, const json_t *handover, char *why, size_t size)
 {
     reader in = {.master = master, .why = why, .size = size};
@@ -359,6 +365,8 @@ int bt_adopt(bt_master *master, const json_t *handover, char *why, size_t size)
     adopt_each(&in, json_object_get(handover, "children"), adopt_child);
     bt_generation *current = find_generation(&in, read_number(&in, json_object_get(handover, "times"), "current"));
     adopt_control(&in, fds, json_object_get(handover, "clients"));
+    if (in.err == 0)
+        fail_if(&in, bt_failpoint("upgrade:adopted"));
     if (in.err < 0)
         return in.err;
     bt_master_apply(master, current);

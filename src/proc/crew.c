@@ -162,7 +162,6 @@ void bt_crew_dismiss(bt_crew *crew)
         if (slot->serving != NULL)
             bt_child_drain(slot->serving, NULL, false, crew->config->drain_timeout_ms);
     }
-    bt_crew_tidy(crew);
 }
 
 static void drop_generations(bt_crew *crew)
@@ -208,7 +207,7 @@ static bool is_empty(const bt_slot *slot)
 }
 
 /* Only from the end, so that a slot's index is its place. */
-void bt_crew_tidy(bt_crew *crew)
+static void tidy(bt_crew *crew)
 {
     while (crew->slot_count > 0) {
         bt_slot *last = crew->slots[crew->slot_count - 1];
@@ -221,6 +220,12 @@ void bt_crew_tidy(bt_crew *crew)
         return;
     remove_from_master(crew);
     free_crew(crew);
+}
+
+void bt_crews_tidy(bt_master *master)
+{
+    for (size_t i = master->crew_count; i-- > 0;)
+        tidy(master->crews[i]);
 }
 
 void bt_crews_free(bt_master *master)

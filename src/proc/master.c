@@ -46,6 +46,24 @@ void bt_master_fd_remove(bt_master *master, int fd)
     }
 }
 
+void bt_master_give_reserve(bt_master *master)
+{
+    for (size_t i = 0; i < 2; i++) {
+        if (master->reserve_fds[i] >= 0)
+            close(master->reserve_fds[i]);
+        master->reserve_fds[i] = -1;
+    }
+}
+
+/* What cannot be had now is tried again the next time. */
+void bt_master_take_reserve(bt_master *master)
+{
+    for (size_t i = 0; i < 2; i++) {
+        if (master->reserve_fds[i] < 0)
+            master->reserve_fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    }
+}
+
 /* ---- saying how the start went ---- */
 
 void bt_master_report_start(bt_master *master, int code, const char *text)
@@ -224,6 +242,7 @@ static void run(bt_master *master)
         /* a fork that failed may have asked for another one */
         uv_run(&master->loop, bt_spawn_is_pending(master) ? UV_RUN_NOWAIT : UV_RUN_ONCE);
         bt_spawn_pending(master);
+        bt_crews_tidy(master);
         bt_upgrade_execute(master);
     }
 }

@@ -274,6 +274,7 @@ struct bt_master {
     int lock_fd;   /* shared with all processes: its lock tells whether any of an earlier master is left */
     int daemon_fd; /* the start's result goes here; -1 */
     int log_fd;
+    int reserve_fds[2]; /* given up for a moment where a full master must not fail; -1 */
     char *control_path;
     struct bt_control *control;
 };
@@ -284,6 +285,10 @@ struct bt_master {
  * end-of-file. */
 BATON_NODISCARD int bt_master_fd_add(bt_master *master, int fd);
 void bt_master_fd_remove(bt_master *master, int fd);
+
+/* Two descriptors that can be had even when the process has used all others. */
+void bt_master_give_reserve(bt_master *master);
+void bt_master_take_reserve(bt_master *master);
 
 /* Begins to stop; a second call only makes it less patient. */
 void bt_master_stop(bt_master *master, bool graceful);
@@ -388,8 +393,9 @@ void bt_crew_promote(bt_crew *crew);
 /* Its processes drain; nobody succeeds them. */
 void bt_crew_dismiss(bt_crew *crew);
 
-/* Frees slots that are surplus and empty, and a leaving crew without slots: it may be gone after that. */
-void bt_crew_tidy(bt_crew *crew);
+/* Frees slots that are surplus and empty, and leaving crews without slots. Between two turns of the loop, when nobody is
+ * looking at one. */
+void bt_crews_tidy(bt_master *master);
 void bt_crews_free(bt_master *master);
 
 static inline bool bt_slot_is_surplus(const bt_slot *slot)

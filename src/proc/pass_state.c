@@ -63,9 +63,7 @@ int bt_app_take(baton_conn *conn, const bt_pass_record *record, const char *byte
     const baton_callbacks *callbacks = conn->endpoint->callbacks;
     if (callbacks->on_take == NULL)
         return 0;
-    baton_str state = {record->has_app ? bytes : NULL, record->app_len};
-    if (record->has_app && bytes == NULL)
-        state.data = ""; /* nothing was written, and that is not the same as no state */
+    baton_str state = {record->has_app ? bytes : NULL, record->app_len}; /* of no bytes: not the same as no state */
     if (callbacks->on_take(conn, record->app_version, state) == 0)
         return 0;
     conn->user = NULL; /* what it had made it has freed: no on_passed */

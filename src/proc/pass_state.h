@@ -20,7 +20,7 @@ BATON_NODISCARD int bt_app_save(baton_conn *conn, const bt_pass_hello *hello, bt
 /* False when the record has state that this process cannot read. */
 bool bt_app_is_readable(const baton_callbacks *callbacks, const bt_pass_record *record);
 
-/* Lets the application take the connection; `bytes` is its state. 0, or -ECANCELED: it does not want it. */
+/* Lets the application take the connection; `bytes` is its state, never NULL. 0, or -ECANCELED: it does not want it. */
 BATON_NODISCARD int bt_app_take(baton_conn *conn, const bt_pass_record *record, const char *bytes);
 
 #endif

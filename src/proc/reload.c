@@ -170,7 +170,7 @@ static void not_prepared(bt_master *master, const char *why)
 /* Nothing has begun: no crew keeps a plan, and what was made for it goes. */
 static void drop_plan(bt_master *master)
 {
-    for (size_t i = master->crew_count; i-- > 0;) {
+    for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = master->crews[i];
         bt_generation_set(master, &crew->next, NULL);
         crew->shall_leave = false;

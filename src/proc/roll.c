@@ -172,7 +172,7 @@ static void remember_log(const bt_child *child)
 static void serving_crashed(bt_child *child, const char *reason)
 {
     bt_crew *crew = child->slot->crew;
-    if (child->generation == crew->target && is_unproven(crew))
+    if (!bt_slot_is_surplus(child->slot) && child->generation == crew->target && is_unproven(crew))
         fail(crew->master, true, reason);
 }
 
@@ -254,8 +254,7 @@ static bool send_back(bt_crew *crew, bool took_traffic)
     if (back == crew->target)
         return false;
     if (back == NULL) {
-        crew->shall_leave = true;
-        crew->in_roll = false;
+        bt_crew_dismiss(crew);
         return true;
     }
     int err = bt_listeners_provide(crew->master, crew, bt_generation_section(back, crew->name), why, sizeof why);
@@ -393,13 +392,11 @@ static bool rest(bt_master *master)
 /* What the roll has left without a worker or without a listener. */
 static void let_go(bt_master *master)
 {
-    for (size_t i = master->crew_count; i-- > 0;) { /* it may be gone after that */
+    for (size_t i = 0; i < master->crew_count; i++) {
         if (master->crews[i]->shall_leave)
             bt_crew_dismiss(master->crews[i]);
     }
     bt_listeners_retire(master);
-    for (size_t i = master->crew_count; i-- > 0;)
-        bt_crew_tidy(master->crews[i]);
 }
 
 static void finish_reverting(bt_master *master)

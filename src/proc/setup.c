@@ -2,6 +2,7 @@
  * taken apart. Must not know what happens in between. */
 #include <base/alloc.h>
 #include <base/clock.h>
+#include <base/failpoint.h>
 #include <base/log.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -182,6 +183,7 @@ void bt_master_tear_down(bt_master *master)
             close(master->fds[i]);
     }
     bt_log_set_fd(-1);
+    bt_master_give_reserve(master);
     drop_lock(master);
     if (master->pid_fd >= 0)
         bt_pidfile_release(master->config->master.pid_file, master->pid_fd);
@@ -224,6 +226,7 @@ bt_master *bt_master_new(bt_service *service)
     bt_list_init(&master->listen_sets);
     bt_list_init(&master->upgrade.waiters);
     master->upgrade.output_fd = master->upgrade.old_fd = -1;
+    master->reserve_fds[0] = master->reserve_fds[1] = -1;
     return master;
 }
 
@@ -234,6 +237,7 @@ static int start_loop(bt_master *master)
     if (err < 0)
         return err;
     master->has_loop = true;
+    bt_master_take_reserve(master);
     bt_roll_init(master);
     bt_watch_init(master);
     bt_upgrade_init(master);
@@ -269,6 +273,8 @@ int bt_master_take_over(bt_master *master, char *why, size_t size)
         err = start_loop(master);
     if (err == 0)
         err = make_row_marks(master);
+    if (err == 0)
+        err = bt_failpoint("upgrade:before-adopt");
     if (err == 0)
         return bt_adopt(master, master->service->handover, why, size);
     snprintf(why, size, "%s", strerror(-err));

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <base/alloc.h>
 #include <base/clock.h>
+#include <base/failpoint.h>
 #include <base/log.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -110,18 +111,29 @@ static void restart_later(bt_slot *slot, uint64_t lived_ms)
 
 /* ---- children: what they say ---- */
 
-/* A pass channel between two children; the master keeps no end of it, or nobody would ever see its end-of-file. */
+/* A pass channel between two children; the master keeps no end of it, or nobody would ever see its end-of-file. It is
+ * short-lived, so a master that has used up its descriptors makes it from its reserve: it must not be the master's
+ * fault that connections have nowhere to go. */
 static int connect_children(bt_child *old, bt_child *successor, bt_message_type type, uint64_t value)
 {
-    int pair[2];
+    bt_master *master = old->slot->crew->master;
+    int pair[2] = {-1, -1};
+    bt_master_give_reserve(master);
     int err = bt_channel_pair(pair);
-    if (err < 0)
-        return err;
-    err = bt_channel_send(&successor->channel, BT_MESSAGE_PASS_IN, 0, NULL, pair[1]);
+    if (err == 0)
+        err = bt_failpoint("master:before-pass-in");
+    if (err == 0)
+        err = bt_channel_send(&successor->channel, BT_MESSAGE_PASS_IN, 0, NULL, pair[1]);
+    if (err == 0)
+        err = bt_failpoint("master:before-drain");
     if (err == 0)
         err = bt_channel_send(&old->channel, type, value, NULL, pair[0]);
-    close(pair[0]);
-    close(pair[1]);
+    if (pair[0] >= 0) {
+        close(pair[0]);
+        close(pair[1]);
+    }
+    bt_master_take_reserve(master);
+    bt_failpoint("master:after-drain");
     return err;
 }
 
@@ -191,6 +203,7 @@ static void on_ready(bt_child *child)
     bt_slot *slot = child->slot;
     if (child->state != BT_CHILD_STARTING || child->is_dead || child->killed_by_us)
         return; /* too late: nothing may be handed to a process that is about to be gone */
+    bt_failpoint("master:ready");
     uv_timer_stop(&child->timer);
     child->state = BT_CHILD_SERVING;
     child->ready_ms = bt_clock_ms();
@@ -227,6 +240,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         break;
     case BT_MESSAGE_HANDED_OVER:
         child->handed_over = true;
+        bt_failpoint("master:handed-over");
         bt_roll_child_handed_over(child);
         break;
     case BT_MESSAGE_ASK_PASS:
@@ -507,7 +521,6 @@ void bt_child_exited(bt_child *child, int status)
     if (!bt_roll_owns_slot(slot))
         restart_later(slot, is_expected ? SHORT_LIFE_MS : lived_ms);
     bt_recycle_next(master);
-    bt_crew_tidy(crew);
     bt_master_check(master);
 }
 

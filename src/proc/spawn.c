@@ -4,6 +4,7 @@
  * around the fork, so that none is handled by the master's handlers in the child. */
 #include <base/alloc.h>
 #include <base/clock.h>
+#include <base/failpoint.h>
 #include <base/log.h>
 #include <errno.h>
 #include <net/loop_shut.h>
@@ -44,6 +45,7 @@ static void shed_master(bt_master *master, const int *keep, size_t keep_count)
 {
     uv_loop_fork(&master->loop);
     bt_loop_shut(&master->loop);
+    bt_master_give_reserve(master);
     bt_list_each (node, &master->children)
         bt_channel_forget_queue(&bt_container(node, bt_child, node)->channel);
     for (size_t i = 0; i < master->fd_count; i++) {
@@ -164,7 +166,11 @@ static int fork_child(newborn *birth, int master_end)
     bt_slot *slot = birth->slot;
     bt_master *master = slot->crew->master;
     int err = collect_fds(birth);
+    if (err == 0)
+        err = bt_failpoint("master:before-fork");
     pid_t pid = err < 0 ? err : bt_fork_clean(master, birth->fds, birth->fd_count);
+    if (pid > 0)
+        bt_failpoint("master:after-fork");
     if (pid == 0) {
         close(master_end); /* not in the registry before the channel is made */
         run_child(birth);

@@ -1,5 +1,6 @@
 /* proc/upgrade.c: the master executes another program in its own place, and goes back when that fails.
  * Must not know what the handover holds: snapshot.c and adopt.c do. */
+#include <base/failpoint.h>
 #include <base/log.h>
 #include <baton/version.h>
 #include <errno.h>
@@ -163,11 +164,14 @@ static int execute(const bt_service *service, int program_fd, const json_t *hand
     set_inherited(fd, true);
     set_variable("adopt", fd);
     fflush(NULL);
-    if (program_fd >= 0)
+    int err = bt_failpoint("upgrade:before-execute");
+    if (err < 0)
+        errno = -err;
+    else if (program_fd >= 0)
         fexecve(program_fd, service->argv, environ);
     else
         execv(service->program, service->argv);
-    int err = -errno;
+    err = -errno;
     unsetenv(VARIABLE);
     inherit_all(handover, NULL, false);
     close(fd);

@@ -393,6 +393,25 @@ static void test_death_of_a_silent_newer_one_leaves_the_present_one(void **state
     pass_client_close(&busy);
 }
 
+static void test_death_of_the_present_one_waits_for_the_silent_newer_one(void **state)
+{
+    leaver *old = *state;
+    pass_client client;
+    open_client(old, &client);
+    speak(old, 0, &old->pair->successor, announce(old));
+    old->links[0].in.is_draining = true;
+    PASS_UNTIL(old->pair, pass_count(&old->counters.pass_refused) == 1);
+    int newer = announce(old);
+    bt_pass_in_close(&old->links[0].in);
+    PASS_UNTIL(old->pair, old->process.pass_out == NULL);
+    assert_string_equal(ask(old, &client), "old");
+    assert_false(uv_is_active((uv_handle_t *) &old->process.retry)); /* nobody else is asked for */
+    speak(old, 1, &old->pair->later, newer);
+    PASS_UNTIL(old->pair, client.conn->state == BT_CONN_PASSED);
+    assert_string_equal(ask(old, &client), "later::");
+    pass_client_close(&client);
+}
+
 /* The roll has turned round: the one it was passing to refuses, the next one takes. */
 static void test_what_a_draining_successor_refuses_goes_to_the_next(void **state)
 {
@@ -579,6 +598,7 @@ int main(void)
         HANDOVER_TEST(test_newest_of_several_wins_whoever_speaks_first),
         HANDOVER_TEST(test_older_one_takes_over_until_the_newer_one_speaks),
         HANDOVER_TEST(test_death_of_a_silent_newer_one_leaves_the_present_one),
+        HANDOVER_TEST(test_death_of_the_present_one_waits_for_the_silent_newer_one),
         HANDOVER_TEST(test_what_a_draining_successor_refuses_goes_to_the_next),
         HANDOVER_TEST(test_mismatch_answers_each_connection_once_more),
         HANDOVER_TEST(test_mismatch_lets_what_is_being_handled_be_answered),

@@ -53,10 +53,12 @@ static int on_take(baton_conn *conn, uint32_t version, baton_str state)
 {
     app.takes++;
     assert_int_equal(baton_send(conn, "x", 1), -ENOTCONN);
-    if (app.take_result != 0)
-        return app.take_result;
     if (state.data != NULL)
         set_notes(conn, version, state.data, state.len);
+    if (app.take_result != 0) {
+        free(baton_conn_user(conn)); /* and the pointer stays behind */
+        return app.take_result;
+    }
     if (app.closes_in_take)
         baton_close(conn);
     return 0;
