@@ -174,19 +174,8 @@ static void on_pass_out_closing(bt_pass_out *out)
 
 /* ---- a successor's HELLO ---- */
 
-/* Channels come in the order in which processes came to serve. */
-static bool is_before(const bt_process *process, const bt_pass_out *out, const bt_pass_out *other)
-{
-    bt_list_each (node, &process->pass_outs) {
-        if (node == &other->node)
-            return false;
-        if (node == &out->node)
-            return true;
-    }
-    return false;
-}
-
-/* What was opened before `newest` and never spoke leads to a process that has been replaced since. */
+/* Channels come in the order in which processes came to serve: what was opened before `newest` and never spoke leads to
+ * one that has been replaced since. So a channel that speaks is always newer than the current one. */
 static void close_silent_before(bt_process *process, const bt_pass_out *newest)
 {
     bt_list_each (node, &process->pass_outs) {
@@ -241,10 +230,6 @@ static void strand(bt_process *process, bt_pass_out *out)
 static void on_hello(bt_pass_out *out)
 {
     bt_process *process = out->owner;
-    if (process->pass_out != NULL && is_before(process, out, process->pass_out)) {
-        bt_pass_out_close(out);
-        return;
-    }
     close_silent_before(process, out);
     if (out->version == 0)
         strand(process, out);

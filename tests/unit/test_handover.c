@@ -582,6 +582,34 @@ static void test_state_that_one_successor_cannot_read_goes_to_the_next(void **st
     pass_client_close(&client);
 }
 
+static int refuse(baton_conn *conn, uint32_t version, baton_str state)
+{
+    (void) conn;
+    (void) version;
+    (void) state;
+    return -1;
+}
+
+static void test_state_that_one_successor_refuses_goes_to_the_next(void **state)
+{
+    leaver *old = *state;
+    pass_client client;
+    static char user;
+    old->worker.callbacks.on_pass = on_pass;
+    old->pair->successor.callbacks.on_take = refuse;
+    old->pair->later.callbacks.on_take = on_take;
+    open_client(old, &client);
+    baton_conn_set_user(client.conn, &user);
+    speak(old, 0, &old->pair->successor, announce(old));
+    PASS_UNTIL(old->pair, was_told(old));
+    assert_int_equal(pass_count(&old->counters.pass_refused), 1);
+    assert_true(bt_conn_is_stranded(client.conn));
+    speak(old, 1, &old->pair->later, announce(old));
+    PASS_UNTIL(old->pair, client.conn->state == BT_CONN_PASSED);
+    assert_string_equal(ask(old, &client), "later::");
+    pass_client_close(&client);
+}
+
 #define HANDOVER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -608,6 +636,7 @@ int main(void)
         HANDOVER_TEST(test_reasons_are_counted_and_each_connection_once),
         HANDOVER_TEST(test_half_sent_response_is_a_reason_of_its_own),
         HANDOVER_TEST(test_state_that_one_successor_cannot_read_goes_to_the_next),
+        HANDOVER_TEST(test_state_that_one_successor_refuses_goes_to_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
