@@ -102,7 +102,7 @@ def expect_end(client):
 
 def test_counter_of_each_connection_goes_on_over_several_reloads(new_service, connect):
     ini = (EXAMPLES / "counter" / "baton.ini").read_text()
-    service = new_service(ini.replace("18103", "{port}"), modules=("counter",)).start()
+    service = new_service(ini.replace("18116", "{port}"), modules=("counter",)).start()
     clients = [connect(service) for _ in range(50)]
     counts = [0] * 50
     for _ in range(5):
