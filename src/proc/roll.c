@@ -498,8 +498,10 @@ static bool enter(bt_crew *crew, bool was_idle)
     if (bt_crew_set_target(crew, crew->next) < 0)
         return false;
     crew->in_roll = true;
-    for (size_t i = 0; i < crew->slot_count; i++)
+    for (size_t i = 0; i < crew->slot_count; i++) {
         crew->slots[i]->kills = 0;
+        crew->slots[i]->short_lives = 0; /* new code has not died young yet */
+    }
     return true;
 }
 
