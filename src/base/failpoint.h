@@ -21,7 +21,7 @@
 int bt_failpoint(const char *name);
 
 /* Appends "PID CONN-ID EVENT" to the file named by BATON_PASS_LOG, in one write: who owns which connection. Events:
- * accepted, taken (its verdict is in the kernel), rearmed, passed, closed. */
+ * accepted, sent (in the channel of a successor), taken (its verdict is in the kernel), rearmed, passed, closed. */
 void bt_pass_log(unsigned long long id, const char *event);
 
 #else

@@ -223,8 +223,11 @@ static int send_batch(bt_pass_out *out, const pass_batch *batch)
 
 static void mark_sent(bt_pass_out *out, bt_list *queue, uint32_t count)
 {
-    for (uint32_t i = 0; i < count; i++)
-        bt_list_append(&out->sent, bt_list_pop(queue));
+    for (uint32_t i = 0; i < count; i++) {
+        bt_list *node = bt_list_pop(queue);
+        bt_list_append(&out->sent, node);
+        bt_pass_log(bt_container(node, baton_conn, node)->id, "sent");
+    }
     out->unanswered += count;
 }
 
@@ -244,6 +247,19 @@ static void retry(uv_timer_t *timer)
     bt_pass_out_pump(timer->data);
 }
 
+/* The kernel will never take such a message (a socket buffer that is made too small, EMSGSIZE): connections must not be
+ * held for ever. From a turn of its own, because lists of this channel are being walked now. */
+static void give_up(uv_timer_t *timer)
+{
+    bt_pass_out_close(timer->data);
+}
+
+static void give_up_sending(bt_pass_out *out, int err)
+{
+    bt_log(BT_LOG_ERROR, "pass-not-sent error=%s", uv_err_name(err));
+    uv_timer_start(&out->retry, give_up, 0, 0);
+}
+
 /* False when sending has to wait or is over. */
 static bool send_built(bt_pass_out *out, const pass_batch *batch, bt_list *queue)
 {
@@ -259,7 +275,8 @@ static bool send_built(bt_pass_out *out, const pass_batch *batch, bt_list *queue
         uv_poll_start(&out->poll, UV_READABLE | UV_WRITABLE, on_event);
     else if (err == -ETOOMANYREFS || err == -ENOBUFS || err == -ENOMEM || err == -EINTR)
         uv_timer_start(&out->retry, retry, RETRY_MS, 0);
-    /* EPIPE, ECONNRESET: the successor is gone; the channel's end says so after its last verdicts */
+    else if (err != -EPIPE && err != -ECONNRESET) /* then the channel's end says so, after the last verdicts */
+        give_up_sending(out, err);
     return false;
 }
 
