@@ -24,7 +24,7 @@ TEST_MODULES = BUILD / "tests" / "modules"
 SOAK = bool(os.environ.get("BATON_SOAK"))
 SANITIZED = BATON.exists() and b"__asan_init" in BATON.read_bytes()
 HAS_FAILPOINTS = BATON.exists() and b"BATON_FAILPOINTS" in BATON.read_bytes()
-DEADLINE = 60 if SANITIZED else 30
+DEADLINE = int(os.environ.get("BATON_DEADLINE") or (60 if SANITIZED else 30))
 
 # A crash must look like a crash to the master: without this ASan turns SIGSEGV into exit code 1.
 SANITIZER_ENV = {
