@@ -392,13 +392,19 @@ static void reopen(baton_conn *conn)
     bt_loop_deadline(conn->loop, &conn->loop->wheel, &conn->timeout, conn->timeout.deadline_ms);
     bt_loop_deadline(conn->loop, &conn->loop->stalls, &conn->stall, conn->stall.deadline_ms);
     bt_conn_start(conn);
+    if (conn->is_doomed)
+        bt_conn_destroy(conn, 0);
+    else if (conn->shall_close)
+        bt_conn_close(conn);
 }
 
 void bt_conn_taken(baton_conn *conn)
 {
     reopen(conn);
-    if (conn->is_doomed)
-        bt_conn_destroy(conn, 0);
+    if (conn->state != BT_CONN_OPEN)
+        return;
+    if (conn->loop->departure == BT_DEPARTURE_CLOSE)
+        conn->endpoint->protocol->on_departure(conn); /* told to end since, when the others were asked */
     else if (conn->loop->departure != BT_DEPARTURE_NONE)
         bt_conn_mark_dirty(conn); /* told to drain since: it leaves again from the loop's end */
 }
@@ -407,8 +413,6 @@ void bt_conn_rearm(baton_conn *conn)
 {
     conn->refused = true;
     reopen(conn);
-    if (conn->is_doomed)
-        bt_conn_destroy(conn, 0);
 }
 
 void bt_conn_passed(baton_conn *conn)

@@ -61,7 +61,8 @@ struct baton_conn {
     bool is_full : 1;         /* on_buffer_full was called */
     bool leaves : 1;          /* closes after what is being handled (no successor takes it) */
     bool in_borrowed : 1;     /* the protocol is looking at conn->in: it must not be freed */
-    bool is_doomed : 1;       /* closed by the application while it was being passed */
+    bool shall_close : 1;     /* closed by the application while it was being passed; */
+    bool is_doomed : 1;       /* destroyed by it: what is queued is lost */
     bool refused : 1;         /* the successor did not take it: served on until another successor asks */
     bool app_stays : 1;       /* the same, by the application's word: what it keeps for it does not travel */
     bool is_stay_counted : 1; /* bt_counters.stayed has it */

@@ -56,7 +56,7 @@ int baton_send(baton_conn *conn, const void *data, size_t len)
 void baton_close(baton_conn *conn)
 {
     if (conn->state == BT_CONN_PASSING)
-        conn->is_doomed = true;
+        conn->shall_close = true;
     else
         bt_conn_close(conn);
 }

@@ -247,22 +247,43 @@ static void serve_taken(bt_pass_in *in)
     }
 }
 
-/* False when the kernel does not take the verdicts now: nothing is read or served until it does. */
-static bool send_verdicts(bt_pass_in *in)
+/* Hands the verdicts to the kernel. 0 or a negative errno. */
+static int hand_over_verdicts(bt_pass_in *in)
+{
+    int err = bt_failpoint("pass-in:send-verdicts");
+    if (err < 0)
+        return err;
+    ssize_t n = send(in->fd, bt_buf_head(&in->verdicts), bt_buf_len(&in->verdicts), MSG_NOSIGNAL | MSG_DONTWAIT);
+    return n < 0 ? -errno : 0;
+}
+
+static bool may_succeed_later(int err)
+{
+    return err == -EAGAIN || err == -EINTR || err == -ENOBUFS || err == -ENOMEM;
+}
+
+/* 1: done; 0: the kernel does not take them now, and nothing is read or served until it does; negative: the channel is
+ * of no use, and what was taken is still the old process's, which learns it from the channel's end. */
+static int send_verdicts(bt_pass_in *in)
 {
     if (bt_buf_len(&in->verdicts) == 0)
-        return true;
-    ssize_t n = send(in->fd, bt_buf_head(&in->verdicts), bt_buf_len(&in->verdicts), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS)) {
+        return 1;
+    int err = hand_over_verdicts(in);
+    if (may_succeed_later(err)) {
         uv_poll_start(&in->poll, UV_WRITABLE, on_event);
-        return false;
+        return 0;
     }
-    bt_buf_clear(&in->verdicts); /* EPIPE: the old process is gone, we are the only owner */
+    bool is_sender_gone = err == -EPIPE || err == -ECONNRESET; /* then we are the only owner */
+    if (err < 0 && !is_sender_gone) {
+        bt_log(BT_LOG_ERROR, "pass-verdicts-lost error=%s", uv_err_name(err));
+        return err;
+    }
+    bt_buf_clear(&in->verdicts);
     bt_list_each (node, &in->taken)
         bt_pass_log(bt_container(node, baton_conn, node)->id, "taken");
     bt_failpoint("pass-in:after-ack");
     serve_taken(in);
-    return true;
+    return 1;
 }
 
 /* 1: go on, 0: nothing more now, negative: the channel is over. */
@@ -283,20 +304,21 @@ static int receive_message(bt_pass_in *in)
         bt_buf_clear(&in->verdicts);
         return err;
     }
-    return send_verdicts(in) ? 1 : 0;
+    return send_verdicts(in);
 }
 
 static void on_event(uv_poll_t *poll, int status, int events)
 {
     (void) events;
     bt_pass_in *in = poll->data;
+    int more = 1;
     if (bt_buf_len(&in->verdicts) > 0) {
-        if (!send_verdicts(in))
+        more = send_verdicts(in);
+        if (more == 0)
             return;
-        if (status == 0)
+        if (more > 0 && status == 0)
             uv_poll_start(&in->poll, UV_READABLE, on_event);
     }
-    int more = 1;
     int budget = status < 0 ? INT32_MAX : MESSAGES_PER_EVENT; /* an error stops the watcher: read to the end now */
     while (more > 0 && budget-- > 0)
         more = receive_message(in);

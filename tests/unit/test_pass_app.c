@@ -2,6 +2,7 @@
  * know, or stays where it is: it is never lost and never there twice. */
 #include "pass_pair.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -21,6 +22,7 @@ static struct {
     size_t write_len;      /* on_pass writes this much more; SIZE_MAX: nothing at all */
     bool closes_in_take;
     baton_conn *last_passed;
+    int channel_fd; /* the successor's end, for a test that loses it */
 } app;
 
 static void set_notes(baton_conn *conn, uint32_t version, const char *text, size_t len)
@@ -478,10 +480,55 @@ static void test_close_in_on_take_ends_the_connection_in_the_successor(void **st
     open_with_notes(pair, &client, "remember");
     app.closes_in_take = true;
     pass_over(pair, &pair->link, &client);
-    assert_int_equal(pair->successor.closes, 1);
     assert_int_equal(app.passed, 1); /* the old side's */
     PASS_UNTIL(pair, pass_client_has_ended(&client));
     pass_client_close(&client);
+    PASS_UNTIL(pair, pair->successor.closes == 1);
+}
+
+/* An answer that the client has not taken yet, and the close behind it. */
+static void queue_answer(pass_client *client)
+{
+    static const char bytes[] = "the end of an answer";
+    assert_int_equal(bt_buf_append(&client->conn->out, bytes, sizeof bytes - 1), 0);
+}
+
+static void assert_answer_then_end(pass_pair *pair, pass_client *client)
+{
+    char bytes[64];
+    ssize_t n = -1;
+    PASS_UNTIL(pair, (n = recv(client->fd, bytes, sizeof bytes, MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
+    assert_int_equal(n, 20);
+    assert_memory_equal(bytes, "the end of an answer", 20);
+    PASS_UNTIL(pair, (n = recv(client->fd, bytes, sizeof bytes, MSG_DONTWAIT)) >= 0 || errno != EAGAIN);
+    assert_int_equal(n, 0);
+}
+
+static void test_close_in_on_take_sends_what_is_queued(void **state)
+{
+    pass_pair *pair = *state;
+    pass_client client;
+    open_with_notes(pair, &client, "remember");
+    queue_answer(&client);
+    app.closes_in_take = true;
+    pass_over(pair, &pair->link, &client);
+    assert_answer_then_end(pair, &client);
+    pass_client_close(&client);
+    PASS_UNTIL(pair, pair->successor.closes == 1);
+}
+
+static void test_close_of_a_refused_connection_sends_what_is_queued(void **state)
+{
+    pass_pair *pair = *state;
+    pass_client client;
+    open_with_notes(pair, &client, "remember");
+    queue_answer(&client);
+    app.take_result = -1;
+    pass_send(&pair->link, &client);
+    baton_close(client.conn);
+    assert_answer_then_end(pair, &client);
+    pass_client_close(&client);
+    PASS_UNTIL(pair, pair->old.closes == 1);
 }
 
 /* ---- deaths ---- */
@@ -541,6 +588,33 @@ static void test_successor_that_must_abandon_a_connection_lets_go_of_its_state(v
 }
 
 /* The first record of a message is right, the second is not: what was made for the first is let go of, too. */
+/* Ends the channel between the receipt of a message and its verdicts, in a way that is not the old side's death. */
+static int lose_the_channel(baton_conn *conn, uint32_t version, baton_str state)
+{
+    int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_true(nothing >= 0);
+    assert_int_equal(dup3(nothing, app.channel_fd, O_CLOEXEC), app.channel_fd);
+    close(nothing);
+    return on_take(conn, version, state);
+}
+
+static void test_verdict_that_the_kernel_refuses_leaves_the_connection_to_the_old_side(void **state)
+{
+    pass_pair *pair = *state;
+    pass_client client;
+    open_with_notes(pair, &client, "remember");
+    app.channel_fd = pair->link.in.fd;
+    pair->successor.callbacks.on_take = lose_the_channel;
+    pass_send(&pair->link, &client);
+    PASS_UNTIL(pair, pair->link.ended == 2);
+    assert_int_equal(app.takes, 1);
+    assert_int_equal(app.passed, 1); /* of the successor's copy */
+    assert_int_equal(pass_count(&pair->successor.counters.passed_in), 0);
+    assert_notes(&pair->old, client.id, "remember");
+    assert_string_equal(pass_ask(pair, &client), "old::");
+    pass_client_close(&client);
+}
+
 static void test_malformed_message_lets_go_of_the_state_that_was_taken(void **state)
 {
     pass_pair *pair = *state;
@@ -602,6 +676,9 @@ int main(void)
         APP_TEST(test_close_during_the_pass_has_no_effect_once_it_is_taken),
         APP_TEST(test_close_during_the_pass_ends_a_refused_connection),
         APP_TEST(test_close_in_on_take_ends_the_connection_in_the_successor),
+        APP_TEST(test_close_in_on_take_sends_what_is_queued),
+        APP_TEST(test_close_of_a_refused_connection_sends_what_is_queued),
+        APP_TEST(test_verdict_that_the_kernel_refuses_leaves_the_connection_to_the_old_side),
         APP_TEST(test_death_of_the_successor_leaves_the_state_to_the_old_side),
         APP_TEST(test_closed_pass_lets_go_of_the_state_that_was_sent),
         APP_TEST(test_successor_that_must_abandon_a_connection_lets_go_of_its_state),

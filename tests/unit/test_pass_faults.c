@@ -346,6 +346,22 @@ static void test_large_state_without_a_descriptor_for_it_stays(void **state)
     pass_client_close(&client);
 }
 
+/* EMSGSIZE comes again however often it is tried. */
+static void test_channel_that_takes_no_message_gives_the_connections_back(void **state)
+{
+    pass_pair *pair = *state;
+    pass_client *clients = pass_open_many(pair, BT_PASS_MAX_CONNS);
+    int smallest = 1; /* the kernel makes it 4,608 bytes */
+    assert_int_equal(setsockopt(pair->link.out.fd, SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest), 0);
+    for (size_t i = 0; i < BT_PASS_MAX_CONNS; i++)
+        bt_pass_out_add(&pair->link.out, clients[i].conn);
+    bt_pass_out_pump(&pair->link.out);
+    PASS_UNTIL(pair, pair->link.ended == 2);
+    for (size_t i = 0; i < BT_PASS_MAX_CONNS; i++)
+        assert_string_equal(pass_ask(pair, &clients[i]), "old::");
+    pass_close_many(clients, BT_PASS_MAX_CONNS);
+}
+
 #define PASS_TEST(test) cmocka_unit_test_setup_teardown(test, pass_pair_setup, pass_pair_teardown)
 
 int main(void)
@@ -369,6 +385,7 @@ int main(void)
         PASS_TEST(test_successor_out_of_descriptors_refuses_what_did_not_arrive),
         PASS_TEST(test_connection_whose_memfd_did_not_arrive_is_refused),
         PASS_TEST(test_large_state_without_a_descriptor_for_it_stays),
+        PASS_TEST(test_channel_that_takes_no_message_gives_the_connections_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
