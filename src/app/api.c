@@ -5,6 +5,7 @@
 #include <baton/worker.h>
 #include <errno.h>
 #include <net/timer.h>
+#include <proc/crash.h>
 #include <proc/process.h>
 #include <stdio.h>
 
@@ -65,6 +66,8 @@ int baton_worker_load(baton_worker *worker, const char *file)
     int err = worker->process->start->service->load_module(worker, path, why, sizeof why);
     if (err < 0)
         bt_process_fail(worker->process, why);
+    else
+        bt_crash_note_modules();
     return err;
 }
 
