@@ -132,7 +132,7 @@ void bt_process_drain(bt_process *process, bool has_successor, int pass_fd, uint
     process->state = BT_PROCESS_DRAINING;
     prepare_to_leave(process);
     if (has_successor)
-        bt_process_stop_listening(process);
+        bt_process_cede_listening(process);
     set_deadline(process, timeout_ms);
     bt_process_pass_to(process, pass_fd);
     if (has_successor) {

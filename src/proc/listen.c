@@ -61,6 +61,15 @@ void bt_process_stop_listening(bt_process *process)
         bt_acceptor_stop(bt_container(node, bt_acceptor, node));
 }
 
+void bt_process_cede_listening(bt_process *process)
+{
+    bt_list_each (node, &process->acceptors) {
+        bt_acceptor *acceptor = bt_container(node, bt_acceptor, node);
+        if (!acceptor->is_finishing)
+            bt_acceptor_stop(acceptor);
+    }
+}
+
 void bt_process_finish_listening(bt_process *process)
 {
     bt_list_each (node, &process->acceptors)

@@ -100,7 +100,11 @@ BATON_NODISCARD int bt_process_listen(bt_process *process);
 /* Accepts what waits in the queue of one more, and closes it; taken. -1: it was lost on its way. */
 void bt_process_listen_last(bt_process *process, int fd);
 
-/* Closes this process's copies: others accept from now on. */
+/* Closes this process's copies: others accept from now on. A socket that is being emptied here is nobody else's, and
+ * is emptied first. */
+void bt_process_cede_listening(bt_process *process);
+
+/* Closes all of them, whatever waits. */
 void bt_process_stop_listening(bt_process *process);
 
 /* The same, but what waits in the queues is accepted before: nobody else may be there. */

@@ -5,6 +5,7 @@
 #include <proc/process.h>
 #include <proto/protocol.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <baton/http.h>
 
@@ -612,6 +613,41 @@ static void test_state_that_one_successor_refuses_goes_to_the_next(void **state)
 
 #define HANDOVER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+/* ---- lent sockets ---- */
+
+enum { WAITING = 150 }; /* more than are accepted in one turn of the loop */
+
+/* A socket of a name that nobody else knows, with clients in its queue. */
+static int listen_with_clients(int *clients)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    socklen_t len = sizeof name;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *) &name, sizeof(sa_family_t)), 0); /* the kernel chooses one */
+    assert_int_equal(getsockname(fd, (struct sockaddr *) &name, &len), 0);
+    assert_int_equal(listen(fd, WAITING), 0);
+    for (int i = 0; i < WAITING; i++) {
+        clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(clients[i], (const struct sockaddr *) &name, len), 0);
+    }
+    return fd;
+}
+
+static void test_lent_socket_is_emptied_although_a_successor_comes(void **state)
+{
+    leaver *old = *state;
+    int clients[WAITING];
+    bt_process_listen_last(&old->process, listen_with_clients(clients));
+    assert_false(bt_list_empty(&old->process.acceptors));
+    int fd = announce(old);
+    PASS_UNTIL(old->pair, bt_list_empty(&old->process.acceptors));
+    assert_int_equal(pass_count(&old->counters.accepted), WAITING);
+    speak(old, 0, &old->pair->successor, fd);
+    PASS_UNTIL(old->pair, pass_count(&old->pair->successor.counters.passed_in) == WAITING);
+    for (int i = 0; i < WAITING; i++)
+        close(clients[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -637,6 +673,7 @@ int main(void)
         HANDOVER_TEST(test_half_sent_response_is_a_reason_of_its_own),
         HANDOVER_TEST(test_state_that_one_successor_cannot_read_goes_to_the_next),
         HANDOVER_TEST(test_state_that_one_successor_refuses_goes_to_the_next),
+        HANDOVER_TEST(test_lent_socket_is_emptied_although_a_successor_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
