@@ -273,7 +273,7 @@ int bt_config_read_stream(bt_config *config, FILE *stream, const char *file, cha
     check_last_setting(&in);
     free(in.text);
     free(config->text);
-    config->text = strndup(bt_buf_len(&in.kept) ? bt_buf_head(&in.kept) : "", bt_buf_len(&in.kept));
+    config->text = bt_buf_append(&in.kept, "", 1) == 0 ? strdup(bt_buf_head(&in.kept)) : NULL;
     bt_buf_free(&in.kept);
     if (in.out_of_memory || broken_line == -2 || !config->text) {
         bt_add_line(errors, "%s: out of memory", file);
