@@ -166,6 +166,13 @@ int bt_listen_address_parse(const char *text, bt_listen_address *out, char *why,
     return out->is_unix ? parse_path(rest, out, why, why_size) : parse_host_and_port(rest, out, why, why_size);
 }
 
+bool bt_listen_address_is_name(const bt_listen_address *address)
+{
+    struct in_addr ignored;
+    return !address->is_unix && !address->dual_stack && inet_pton(AF_INET, address->host, &ignored) != 1 &&
+           !is_ipv6(address->host);
+}
+
 static int errno_of_lookup(int gai_error)
 {
     if (gai_error == EAI_SYSTEM)
@@ -181,6 +188,8 @@ int bt_listen_address_resolve(const bt_listen_address *address, struct sockaddr_
     char port[8];
     snprintf(port, sizeof(port), "%u", (unsigned) address->port);
     const char *host = address->dual_stack ? "::" : address->host;
+    if (address->resolved[0] != '\0')
+        host = address->resolved;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *found = NULL;
     int error = getaddrinfo(host, port, &hints, &found);

@@ -20,7 +20,7 @@ typedef struct bt_address {
 } bt_address;
 
 /* A listen address: "http://127.0.0.1:80", "text://[::]:9000", "tcp:" with host "*" (all IPv4 and IPv6),
- * "http://localhost:8080" (names are resolved once, at start), "unix:///run/a.sock" (raw),
+ * "http://localhost:8080" (names are resolved once, when first listened on), "unix:///run/a.sock" (raw),
  * "http+unix:///run/a.sock" (a protocol over a Unix socket; relative paths with two slashes:
  * "http+unix://run/a.sock"). The scheme is stored in lower case. */
 typedef struct bt_listen_address {
@@ -28,17 +28,21 @@ typedef struct bt_listen_address {
     bool is_unix;
     bool dual_stack; /* "*": an IPv6 socket that also takes IPv4 */
     uint16_t port;
-    char host[256]; /* as written, without brackets; "" for unix */
-    char path[256]; /* unix only */
+    char host[256];    /* as written, without brackets; "" for unix */
+    char resolved[46]; /* the number of a name that has been looked up already; "" */
+    char path[256];    /* unix only */
 } bt_listen_address;
 
 /* Parses `text`. On failure returns -EINVAL and writes one sentence fragment into `why`
  * ("port 70000 is not from 0 to 65535"). */
 BATON_NODISCARD int bt_listen_address_parse(const char *text, bt_listen_address *out, char *why, size_t why_size);
 
-/* Turns a non-unix listen address into a socket address; blocking name lookup, so only at start.
- * "*" gives [::]; a name with addresses of both families its IPv4 one. Returns 0 or a negative errno with words in
- * `why`. */
+/* True when listening there needs a name lookup, which may block. */
+bool bt_listen_address_is_name(const bt_listen_address *address);
+
+/* Turns a non-unix listen address into a socket address; blocking name lookup, unless
+ * it is `resolved`. "*" gives [::]; a name with addresses of both families its IPv4 one. Returns 0 or a negative errno
+ * with words in `why`. */
 BATON_NODISCARD int bt_listen_address_resolve(const bt_listen_address *address, struct sockaddr_storage *out,
                                               socklen_t *out_len, char *why, size_t why_size);
 

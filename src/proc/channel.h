@@ -23,6 +23,7 @@ typedef enum bt_message_type {
     BT_MESSAGE_ASK_STOP,    /* baton_stop_all(); value: graceful */
     BT_MESSAGE_MODULE,      /* from the helper: value: worker, text: "SHA256 BUILD-ID PATH" of its pinned module */
     BT_MESSAGE_CONFIG,      /* from the helper: the descriptor is a memfd with the text of the configuration */
+    BT_MESSAGE_ADDRESS,     /* from the helper: value: worker, text: the number of its host's name */
     BT_MESSAGE_ASK_RECYCLE, /* a limit of the process is reached (max_requests, max_memory): text says which */
 
     /* master -> process */

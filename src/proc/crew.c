@@ -164,6 +164,21 @@ void bt_crew_dismiss(bt_crew *crew)
     }
 }
 
+/* A worker object of the service outlives the crew, whose configuration goes with its generations. Another crew may
+ * have it by now: a worker that was removed has come back. */
+static void give_worker_back(const bt_crew *crew)
+{
+    const bt_service *service = crew->master->service;
+    for (size_t i = 0; i < crew->master->crew_count; i++) {
+        if (crew->master->crews[i]->worker == crew->worker)
+            return;
+    }
+    for (size_t i = 0; i < service->config->worker_count; i++) {
+        if (service->workers[i] == crew->worker)
+            crew->worker->config = service->config->workers[i];
+    }
+}
+
 static void drop_generations(bt_crew *crew)
 {
     bt_master *master = crew->master;
@@ -186,6 +201,8 @@ static void free_crew(bt_crew *crew)
     bt_give_row(master, crew->row);
     if (crew->owns_worker)
         free(crew->worker);
+    else
+        give_worker_back(crew);
     free(crew->kept);
     free(crew->slots);
     free(crew);
@@ -199,6 +216,12 @@ static void remove_from_master(bt_crew *crew)
         i++;
     memmove(master->crews + i, master->crews + i + 1, (master->crew_count - i - 1) * sizeof(*master->crews));
     master->crew_count--;
+}
+
+void bt_crew_discard(bt_crew *crew)
+{
+    remove_from_master(crew);
+    free_crew(crew);
 }
 
 static bool is_empty(const bt_slot *slot)
@@ -218,8 +241,7 @@ static void tidy(bt_crew *crew)
     }
     if (!crew->is_leaving || crew->slot_count > 0)
         return;
-    remove_from_master(crew);
-    free_crew(crew);
+    bt_crew_discard(crew);
 }
 
 void bt_crews_tidy(bt_master *master)

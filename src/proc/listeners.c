@@ -1,6 +1,7 @@
 /* proc/listeners.c: the listening sockets of all workers, by address. They belong to the address, not to a process or a
  * slot: a worker may move, shrink or be replaced by another one while connections wait in a queue.
  * Must not know who accepts, nor when a roll is over. */
+#include <arpa/inet.h>
 #include <base/alloc.h>
 #include <base/log.h>
 #include <errno.h>
@@ -69,23 +70,27 @@ static void free_set(bt_listen_set *set)
     free(set);
 }
 
-/* Of a TCP socket, as the kernel has bound it; 0 when it does not say. */
-static uint16_t port_of(int fd)
+/* Where the first socket is bound: the kernel may have chosen its port, a name server its host. Its siblings go to the
+ * same place. */
+static void take_bound_address(int fd, bt_listen_address *address)
 {
-    struct sockaddr_storage address;
-    socklen_t len = sizeof address;
+    struct sockaddr_storage bound;
+    socklen_t len = sizeof bound;
     bt_address compact = {0};
-    if (getsockname(fd, (struct sockaddr *) &address, &len) == 0)
-        bt_address_from_sockaddr(&compact, (const struct sockaddr *) &address, len);
-    return compact.port;
+    if (getsockname(fd, (struct sockaddr *) &bound, &len) == 0)
+        bt_address_from_sockaddr(&compact, (const struct sockaddr *) &bound, len);
+    if (is_any_port(address))
+        address->port = compact.port;
+    if (bt_listen_address_is_name(address))
+        inet_ntop(compact.family, &compact.ip, address->resolved, sizeof address->resolved);
 }
 
 static int add_socket(bt_master *master, bt_listen_set *set, const bt_worker_config *config, bool one_each, char *why,
                       size_t size)
 {
     bt_listen_address address = set->address;
-    if (is_any_port(&address) && set->count > 0)
-        address.port = port_of(set->fds[0]); /* the kernel chose for the first; its siblings share that port */
+    if (set->count > 0)
+        take_bound_address(set->fds[0], &address);
     int fd = bt_listener_open(&address, (int) config->backlog, one_each, why, size);
     if (fd < 0)
         return fd;
@@ -108,18 +113,28 @@ static void let_share(const bt_listen_set *set)
         setsockopt(set->fds[i], SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes);
 }
 
+static bool has_one_each(const bt_worker_config *config)
+{
+    return config->reuse_port && !config->address.is_unix;
+}
+
+/* This worker uses it, and speaks this protocol there. */
+static void claim(bt_listen_set *set, bt_crew *crew, const bt_worker_config *config)
+{
+    set->crew = crew;
+    memcpy(set->address.scheme, config->address.scheme, sizeof set->address.scheme);
+}
+
 static void set_backlog(const bt_listen_set *set, int backlog)
 {
     for (size_t i = 0; i < set->count; i++)
         listen(set->fds[i], backlog);
 }
 
-int bt_listeners_provide(bt_master *master, bt_crew *crew, const bt_worker_config *config, char *why, size_t size)
+static int open_sockets(bt_master *master, bt_crew *crew, const bt_worker_config *config, size_t wanted, char *why,
+                        size_t size)
 {
-    if (config->listen == NULL)
-        return 0;
-    bool one_each = config->reuse_port && !config->address.is_unix;
-    size_t wanted = one_each ? (size_t) config->count : 1;
+    bool one_each = has_one_each(config);
     bt_listen_set *set = bt_listeners_find(master, config);
     bool is_new = set == NULL;
     if (is_new)
@@ -137,10 +152,33 @@ int bt_listeners_provide(bt_master *master, bt_crew *crew, const bt_worker_confi
         free_set(set);
         return err;
     }
-    set->crew = crew;
+    claim(set, crew, config);
     if (!is_new)
         set_backlog(set, (int) config->backlog);
     return err;
+}
+
+int bt_listeners_open(bt_master *master, bt_crew *crew, const bt_worker_config *config, char *why, size_t size)
+{
+    return config->listen == NULL ? 0 : open_sockets(master, crew, config, 1, why, size);
+}
+
+int bt_listeners_provide(bt_master *master, bt_crew *crew, const bt_worker_config *config, char *why, size_t size)
+{
+    size_t wanted = has_one_each(config) ? (size_t) config->count : 1;
+    return config->listen == NULL ? 0 : open_sockets(master, crew, config, wanted, why, size);
+}
+
+size_t bt_listeners_count(const bt_master *master, const bt_worker_config *config)
+{
+    const bt_listen_set *set = bt_listeners_find(master, config);
+    return set == NULL ? 0 : set->count;
+}
+
+bool bt_listeners_are_missed(const bt_child *child)
+{
+    const bt_crew *crew = child->slot->crew;
+    return child->sockets != 0 && bt_listeners_count(crew->master, crew->config) > child->sockets;
 }
 
 size_t bt_listeners_of_slot(const bt_listen_set *set, size_t index, size_t count, int *fds, size_t size)
@@ -189,18 +227,43 @@ static void retire(bt_master *master, bt_listen_set *set)
     close_set(master, set);
 }
 
+static bool is_used_by(const bt_crew *crew, const bt_generation *generation, const bt_listen_set *set)
+{
+    const bt_worker_config *config = generation == NULL ? NULL : bt_generation_section(generation, crew->name);
+    return config != NULL && bt_listeners_find(crew->master, config) == set;
+}
+
+/* While a roll is going on its way back is used, too: that address could not be opened again beside processes that
+ * still accept from it. */
 static bool is_used(const bt_master *master, const bt_listen_set *set)
 {
+    bool may_go_back = master->roll.state != BT_ROLL_IDLE;
     for (size_t i = 0; i < master->crew_count; i++) {
         const bt_crew *crew = master->crews[i];
-        if (!crew->is_leaving && bt_listeners_find(master, crew->config) == set)
+        if (crew->is_leaving)
+            continue;
+        if (bt_listeners_find(master, crew->config) == set)
+            return true;
+        if (may_go_back && (is_used_by(crew, crew->previous, set) || is_used_by(crew, crew->good, set)))
             return true;
     }
     return false;
 }
 
+/* Plans that came to nothing may have given an address to a worker that does not listen there after all. */
+static void claim_all(bt_master *master)
+{
+    for (size_t i = 0; i < master->crew_count; i++) {
+        bt_crew *crew = master->crews[i];
+        bt_listen_set *set = crew->is_leaving ? NULL : bt_listeners_find(master, crew->config);
+        if (set != NULL)
+            claim(set, crew, crew->config);
+    }
+}
+
 void bt_listeners_retire(bt_master *master)
 {
+    claim_all(master);
     bt_list_each (node, &master->listen_sets) {
         bt_listen_set *set = bt_container(node, bt_listen_set, node);
         if (!is_used(master, set))

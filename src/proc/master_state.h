@@ -13,7 +13,8 @@
 
 #define BT_ROWS 8192 /* processes that can live at one time, draining ones included, and workers */
 
-#define BT_CRASH_LOOP 3 /* lives under a second, in a row, that are an alarm */
+#define BT_SHORT_LIFE_MS 1000
+#define BT_CRASH_LOOP    3 /* lives under a second, in a row, that are an alarm */
 
 /* What is shared with one process: it writes, the master reads. */
 typedef struct bt_row {
@@ -32,6 +33,7 @@ typedef struct bt_generation {
     uint64_t number;
     unsigned users;
     uint64_t created_ms;     /* wall clock */
+    bool is_whole;           /* made for all workers: also who is there and [baton] are its */
     const bt_config *config; /* NULL when nobody uses it any more */
     bool owns_config;        /* else it is the service's */
     bt_module_copy *modules; /* one per worker of the config; path "" where there is none */
@@ -76,6 +78,7 @@ typedef struct bt_child {
     uint64_t started_ms;
     uint64_t ready_ms;
     uint64_t started_wall_ms;
+    size_t sockets; /* its address had when it was forked; 0: none, or not known */
     bool killed_by_us;
     bool is_dead; /* reaped: a READY found in its channel comes too late */
     bool handed_over;
@@ -130,9 +133,11 @@ struct bt_crew {
     bt_generation **kept;    /* earlier good ones, oldest first, for `rollback` */
     size_t kept_count;
     bool takes_part[BT_JOB_PLACES];
-    bool in_roll;
-    bool shall_leave; /* the configuration being rolled out does not have it */
-    bool is_leaving;  /* its processes drain without successors; freed when the last is gone */
+    bool in_roll;        /* and not proved or not complete yet */
+    bool is_rolling;     /* part of the roll that is going on, not only of a probation */
+    bool shall_leave;    /* the configuration being rolled out does not have it */
+    bool plans_to_leave; /* the same of the roll that is being planned */
+    bool is_leaving;     /* its processes drain without successors; freed when the last is gone */
     bt_exit_count exits[16];
     size_t exit_kinds;
 };
@@ -256,6 +261,8 @@ struct bt_master {
     bt_list listen_sets;
     bt_slot *recycling; /* whose fresh process is awaited */
     uv_timer_t watch;   /* looks for stuck processes */
+    uint64_t watched_at_ms;
+    uint64_t watched_since_ms; /* without a pause of our own */
     uint64_t last_generation;
     uint64_t last_process;
     bt_roll roll;
@@ -352,12 +359,22 @@ const bt_module_copy *bt_generation_module(const bt_generation *generation, cons
 
 /* ---- listeners.c ---- */
 
-/* Opens what this worker needs and is not open yet. 0 or a negative errno with words in `why`. */
+/* Opens the worker's address if it is not open yet: what may be refused. 0 or a negative errno with words in `why`. */
+BATON_NODISCARD int bt_listeners_open(bt_master *master, bt_crew *crew, const bt_worker_config *config, char *why,
+                                      size_t size);
+
+/* The same, and all sockets that the worker needs there. */
 BATON_NODISCARD int bt_listeners_provide(bt_master *master, bt_crew *crew, const bt_worker_config *config, char *why,
                                          size_t size);
 
 /* The sockets of the worker's address; NULL: it has none, or they are not open. */
 bt_listen_set *bt_listeners_find(const bt_master *master, const bt_worker_config *config);
+
+/* How many sockets the worker's address has. */
+size_t bt_listeners_count(const bt_master *master, const bt_worker_config *config);
+
+/* There are sockets that nobody accepts from while this process serves: they are newer. */
+bool bt_listeners_are_missed(const bt_child *child);
 
 /* An address without sockets, and a socket for it: of an earlier image of the master. */
 bt_listen_set *bt_listeners_adopt(bt_master *master, const bt_listen_address *address, bt_crew *crew);
@@ -393,8 +410,11 @@ void bt_crew_promote(bt_crew *crew);
 /* Its processes drain; nobody succeeds them. */
 void bt_crew_dismiss(bt_crew *crew);
 
-/* Frees slots that are surplus and empty, and leaving crews without slots. Between two turns of the loop, when nobody is
- * looking at one. */
+/* Frees one that has never had a slot. */
+void bt_crew_discard(bt_crew *crew);
+
+/* Frees slots that are surplus and empty, and leaving crews without slots. Between two turns of the loop, when nobody
+ * is looking at one. */
 void bt_crews_tidy(bt_master *master);
 void bt_crews_free(bt_master *master);
 
@@ -467,6 +487,9 @@ void bt_give_row(bt_master *master, const bt_row *row);
 void bt_prepare_fork(bt_master *master);
 void bt_prepare_exited(bt_master *master, int status);
 void bt_prepare_cancel(bt_master *master);
+
+/* What the helper is making is not wanted any more: it fails with these words. */
+void bt_prepare_give_up(bt_master *master, const char *why);
 
 /* ---- reload.c: who asks for a reload, and what they hear ---- */
 

@@ -4,6 +4,7 @@
 #include <base/clock.h>
 #include <base/log.h>
 #include <errno.h>
+#include <netdb.h>
 #include <proc/master_state.h>
 #include <signal.h>
 #include <stdio.h>
@@ -72,6 +73,27 @@ static int build_one(const bt_master *master, int channel_fd, const bt_worker_co
     return 0;
 }
 
+/* Looks up a name that has to be listened on: the master must not wait for a name server. 0, or -1 after telling. */
+static int resolve_one(const bt_master *master, int channel_fd, const bt_worker_config *config, size_t index)
+{
+    char why[256];
+    char text[BT_CHANNEL_TEXT];
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+    if (config->listen == NULL || !bt_listen_address_is_name(&config->address) ||
+        bt_listeners_find(master, config) != NULL)
+        return 0;
+    int err = bt_listen_address_resolve(&config->address, &address, &len, why, sizeof why);
+    if (err < 0) {
+        snprintf(text, sizeof text, "worker %.64s: %s", config->name, why);
+        send_text(channel_fd, BT_MESSAGE_FAILED, index, text);
+        return -1;
+    }
+    if (getnameinfo((struct sockaddr *) &address, len, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0)
+        send_text(channel_fd, BT_MESSAGE_ADDRESS, index, text);
+    return 0;
+}
+
 /* The helper's exit code. It ends without freeing anything. */
 static int build_all(const bt_master *master, int channel_fd)
 {
@@ -83,7 +105,11 @@ static int build_all(const bt_master *master, int channel_fd)
         return 1;
     for (size_t i = 0; i < config->worker_count; i++) {
         const bt_worker_config *worker = config->workers[i];
-        if (takes_part(master, worker->name) && has_files(worker) && build_one(master, channel_fd, worker, i) < 0)
+        if (!takes_part(master, worker->name))
+            continue;
+        if (!is_first && resolve_one(master, channel_fd, worker, i) < 0)
+            return 1;
+        if (has_files(worker) && build_one(master, channel_fd, worker, i) < 0)
             return 1;
     }
     return 0;
@@ -145,6 +171,17 @@ static void take_module(bt_roll *roll, const bt_message *message)
         copy->build_id[0] = '\0';
 }
 
+static void take_address(bt_roll *roll, const bt_message *message)
+{
+    const bt_config *config = roll->helper_result->config;
+    if (config == NULL || message->value >= config->worker_count) {
+        helper_failed(roll, "the module helper sent nonsense");
+        return;
+    }
+    bt_listen_address *address = &config->workers[message->value]->address;
+    snprintf(address->resolved, sizeof address->resolved, "%.*s", (int) sizeof address->resolved - 1, message->text);
+}
+
 static void on_message(bt_channel *channel, const bt_message *message, int fd)
 {
     bt_master *master = channel->owner;
@@ -155,6 +192,8 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         take_config(master, fd);
     else if (message->type == BT_MESSAGE_MODULE)
         take_module(roll, message);
+    else if (message->type == BT_MESSAGE_ADDRESS)
+        take_address(roll, message);
     if (fd >= 0)
         close(fd);
 }
@@ -267,6 +306,15 @@ void bt_prepare_exited(bt_master *master, int status)
     else if (!ok)
         snprintf(why, sizeof why, "the module helper ended: %s", bt_exit_text(status, text, sizeof text));
     conclude(master, ok ? NULL : why);
+}
+
+void bt_prepare_give_up(bt_master *master, const char *why)
+{
+    bt_roll *roll = &master->roll;
+    if (roll->helper <= 0)
+        return;
+    snprintf(roll->helper_failure, sizeof roll->helper_failure, "%s", why);
+    kill(roll->helper, SIGKILL);
 }
 
 void bt_prepare_cancel(bt_master *master)

@@ -93,6 +93,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
     case BT_MESSAGE_ASK_RECYCLE:
     case BT_MESSAGE_MODULE:
     case BT_MESSAGE_CONFIG:
+    case BT_MESSAGE_ADDRESS:
         break; /* ours to send */
     }
     if (fd >= 0)

@@ -7,8 +7,10 @@
 #include <proc/master_state.h>
 #include <proc/upgrade.h>
 #include <stdio.h>
+#include <string.h>
 
-#define NOBODY "no worker is reloadable: their processes were told"
+#define NOBODY    "no worker is reloadable: their processes were told"
+#define OVERTAKEN "overtaken by a rollback"
 
 /* ---- who waits ---- */
 
@@ -170,22 +172,67 @@ static void not_prepared(bt_master *master, const char *why)
 /* Nothing has begun: no crew keeps a plan, and what was made for it goes. */
 static void drop_plan(bt_master *master)
 {
-    for (size_t i = 0; i < master->crew_count; i++) {
+    for (size_t i = master->crew_count; i-- > 0;) {
         bt_crew *crew = master->crews[i];
         bt_generation_set(master, &crew->next, NULL);
-        crew->shall_leave = false;
         if (crew->target == NULL)
-            bt_crew_dismiss(crew);
+            bt_crew_discard(crew);
     }
     bt_listeners_retire(master);
 }
+
+/* ---- listening ---- */
+
+/* The worker that stays at this address, though the plan gives it to `crew`; or NULL. */
+static const bt_crew *find_tenant(const bt_master *master, const bt_crew *crew, const bt_worker_config *config)
+{
+    const bt_listen_set *set = bt_listeners_find(master, config);
+    for (size_t i = 0; set != NULL && i < master->crew_count; i++) {
+        const bt_crew *other = master->crews[i];
+        bool stays = other != crew && other->next == NULL && !other->plans_to_leave && !other->is_leaving;
+        if (stays && bt_listeners_find(master, other->config) == set)
+            return other;
+    }
+    return NULL;
+}
+
+static int open_one(bt_master *master, bt_crew *crew, char *why, size_t size)
+{
+    const bt_worker_config *config = bt_generation_section(crew->next, crew->name);
+    const bt_crew *tenant = find_tenant(master, crew, config);
+    char detail[256];
+    int err = tenant != NULL ? -EADDRINUSE : bt_listeners_open(master, crew, config, detail, sizeof detail);
+    if (tenant != NULL)
+        snprintf(why, size, "worker %s: %s is the address of worker %s, which this does not change", crew->name,
+                 config->listen, tenant->name);
+    else if (err < 0)
+        snprintf(why, size, "worker %s: %s", crew->name, detail);
+    return err;
+}
+
+/* Whatever can be refused comes first: a socket that is one of several gets clients as soon as it is there. */
+static int open_addresses(bt_master *master, char *why, size_t size)
+{
+    int err = 0;
+    for (size_t i = 0; err == 0 && i < master->crew_count; i++) {
+        if (master->crews[i]->next != NULL)
+            err = open_one(master, master->crews[i], why, size);
+    }
+    for (size_t i = 0; err == 0 && i < master->crew_count; i++) {
+        bt_crew *crew = master->crews[i];
+        if (crew->next != NULL)
+            err = bt_listeners_provide(master, crew, bt_generation_section(crew->next, crew->name), why, size);
+    }
+    return err;
+}
+
+/* ---- the plan ---- */
 
 /* A worker of the new configuration goes to the new generation. 0, or a negative errno with words in `why`. */
 static int plan_worker(bt_master *master, bt_generation *generation, const bt_worker_config *config, char *why,
                        size_t size)
 {
     const bt_reload_job *job = &master->roll.jobs[BT_JOB_DONE];
-    char detail[256] = "out of memory";
     bt_crew *crew = bt_crew_find(master, config->name);
     if (crew != NULL && !crew->takes_part[BT_JOB_DONE])
         return 0;
@@ -193,12 +240,26 @@ static int plan_worker(bt_master *master, bt_generation *generation, const bt_wo
         return 0; /* a worker that nobody has asked for yet */
     if (crew == NULL)
         crew = bt_crew_new(master, config, NULL);
-    int err = crew == NULL ? -ENOMEM : bt_listeners_provide(master, crew, config, detail, sizeof detail);
-    if (err < 0)
-        snprintf(why, size, "worker %s: %s", config->name, detail);
+    if (crew == NULL) {
+        snprintf(why, size, "worker %s: out of memory", config->name);
+        return -ENOMEM;
+    }
+    bt_generation_set(master, &crew->next, generation);
+    return 0;
+}
+
+/* A reload of everything also decides who is there; else a roll that goes on may have decided it. */
+static int plan_crew(const bt_generation *generation, const bt_reload_job *job, bt_crew *crew, char *why, size_t size)
+{
+    bool is_known = bt_generation_section(generation, crew->name) != NULL;
+    if (job->everything)
+        crew->plans_to_leave = !is_known && !crew->is_leaving;
     else
-        bt_generation_set(master, &crew->next, generation);
-    return err;
+        crew->plans_to_leave = crew->shall_leave && crew->next == NULL;
+    if (job->everything || !crew->takes_part[BT_JOB_DONE] || is_known || crew->is_leaving)
+        return 0;
+    snprintf(why, size, "worker %s: is no longer in the configuration: a reload without a name removes it", crew->name);
+    return -ENOENT;
 }
 
 static int plan(bt_master *master, bt_generation *generation, char *why, size_t size)
@@ -207,24 +268,16 @@ static int plan(bt_master *master, bt_generation *generation, char *why, size_t 
     int err = 0;
     for (size_t i = 0; err == 0 && i < generation->config->worker_count; i++)
         err = plan_worker(master, generation, generation->config->workers[i], why, size);
-    for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = master->crews[i];
-        bool is_known = bt_generation_section(generation, crew->name) != NULL;
-        if (job->everything) /* else a roll that goes on may have decided it */
-            crew->shall_leave = !is_known && !crew->is_leaving;
-        if (err == 0 && !job->everything && crew->takes_part[BT_JOB_DONE] && !is_known) {
-            snprintf(why, size, "worker %s: is no longer in the configuration: a reload without a name removes it",
-                     crew->name);
-            err = -ENOENT;
-        }
-    }
-    return err;
+    for (size_t i = 0; err == 0 && i < master->crew_count; i++)
+        err = plan_crew(generation, job, master->crews[i], why, size);
+    return err < 0 ? err : open_addresses(master, why, size);
 }
 
 static bool has_plan(const bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
-        if (master->crews[i]->next != NULL || master->crews[i]->shall_leave)
+        const bt_crew *crew = master->crews[i];
+        if (crew->next != NULL || crew->plans_to_leave != crew->shall_leave)
             return true;
     }
     return false;
@@ -234,6 +287,7 @@ static void begin(bt_master *master, bt_generation *generation)
 {
     const bt_reload_job *job = &master->roll.jobs[BT_JOB_DONE];
     char why[512];
+    generation->is_whole = job->everything;
     int err = plan(master, generation, why, sizeof why);
     if (err < 0) {
         drop_plan(master);
@@ -241,6 +295,8 @@ static void begin(bt_master *master, bt_generation *generation)
     } else if (has_plan(master)) {
         bt_roll_start(master, job, generation->number, job->everything ? generation : NULL);
     } else {
+        if (job->everything)
+            bt_master_apply(master, generation);
         bt_reload_answer(master, job->serial, true, BT_WAIT_PROBATION, NOBODY);
     }
 }
@@ -268,7 +324,8 @@ void bt_reload_prepared(bt_master *master, bt_generation *generation, const char
 /* The one before the last that proved itself; before the present one, if that is still on probation. */
 static bt_generation *earlier(const bt_crew *crew)
 {
-    if (crew->good != NULL && crew->target != crew->good)
+    bool is_on_its_way = crew->master->roll.state == BT_ROLL_REVERTING && crew->in_roll;
+    if (crew->good != NULL && (crew->target != crew->good || is_on_its_way))
         return crew->good;
     return crew->kept_count == 0 ? NULL : crew->kept[crew->kept_count - 1];
 }
@@ -284,16 +341,23 @@ static uint64_t newest_number(const bt_master *master)
     return newest;
 }
 
-/* The crews of the newest roll, or the named one. Returns the newest generation that one goes back to, NULL: none. */
-static bt_generation *plan_rollback(bt_master *master, const bt_crew *only)
+/* What a rollback without a name is about: the workers of the newest roll, or of the one that is failing. */
+static bool is_of_newest(const bt_crew *crew, uint64_t newest)
 {
-    uint64_t newest = newest_number(master);
+    if (crew->master->roll.state == BT_ROLL_REVERTING)
+        return crew->in_roll;
+    return crew->target->number == newest;
+}
+
+/* Returns the newest generation that a worker goes back to, NULL: none. */
+static bt_generation *plan_rollback(bt_master *master, const bt_crew *only, uint64_t newest)
+{
     bt_generation *found = NULL;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = master->crews[i];
-        crew->shall_leave = false;
-        bool takes_part = !crew->is_leaving && (only == NULL ? crew->target->number == newest : crew == only);
+        bool takes_part = !crew->is_leaving && (only == NULL ? is_of_newest(crew, newest) : crew == only);
         bt_generation *back = takes_part ? earlier(crew) : NULL;
+        crew->plans_to_leave = crew->shall_leave && back == NULL;
         if (back != NULL)
             bt_generation_set(master, &crew->next, back);
         if (back != NULL && (found == NULL || back->number > found->number))
@@ -302,74 +366,140 @@ static bt_generation *plan_rollback(bt_master *master, const bt_crew *only)
     return found;
 }
 
+/* The generation was made for this worker, too. */
+static bool is_part_of(const bt_generation *generation, const char *name)
+{
+    const bt_worker_config *config = bt_generation_section(generation, name);
+    const bt_module_copy *copy = bt_generation_module(generation, name);
+    return config != NULL && (config->module == NULL || (copy != NULL && copy->path[0] != '\0'));
+}
+
+/* The newest one up to `number` that still has all of itself, for a worker (NULL: made for all workers); or NULL. */
+static bt_generation *find_up_to(const bt_master *master, uint64_t number, const char *worker)
+{
+    bt_generation *found = NULL;
+    bt_list_each (node, &master->generations) {
+        bt_generation *generation = bt_container(node, bt_generation, node);
+        bool fits = worker == NULL ? generation->is_whole : is_part_of(generation, worker);
+        if (fits && generation->config != NULL && generation->failure[0] == '\0' && generation->number <= number)
+            found = generation;
+    }
+    return found;
+}
+
+static int bring_back(bt_master *master, const bt_generation *back, const bt_worker_config *config, char *why,
+                      size_t size)
+{
+    bt_generation *generation = find_up_to(master, back->number, config->name);
+    if (generation == NULL) {
+        bt_log(BT_LOG_WARN, "worker-not-brought-back worker=%s", config->name);
+        return 0; /* its files went with it */
+    }
+    const bt_worker_config *section = bt_generation_section(generation, config->name);
+    bt_crew *crew = bt_crew_new(master, section, NULL);
+    if (crew == NULL) {
+        snprintf(why, size, "worker %s: out of memory", config->name);
+        return -ENOMEM;
+    }
+    bt_generation_set(master, &crew->next, generation);
+    return 0;
+}
+
 /* Workers that the newest generation has added go, those that it has removed come back. */
-static int plan_set_of_workers(bt_master *master, bt_generation *back, char *why, size_t size)
+static int plan_set_of_workers(bt_master *master, const bt_generation *back, uint64_t newest, char *why, size_t size)
 {
     int err = 0;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = master->crews[i];
-        crew->shall_leave = !crew->is_leaving && crew->next == NULL && bt_generation_section(back, crew->name) == NULL;
+        bool is_new = !crew->is_leaving && crew->next == NULL && is_of_newest(crew, newest);
+        crew->plans_to_leave = is_new && !is_part_of(back, crew->name);
     }
     for (size_t i = 0; err == 0 && i < back->config->worker_count; i++) {
         const bt_worker_config *config = back->config->workers[i];
-        bt_crew *crew = bt_crew_find(master, config->name);
-        const bt_module_copy *copy = bt_generation_module(back, config->name);
-        if (crew != NULL || (config->module != NULL && copy->path[0] == '\0'))
-            continue; /* it was not part of that generation's roll */
-        crew = bt_crew_new(master, config, NULL);
-        if (crew == NULL) {
-            snprintf(why, size, "out of memory");
-            return -ENOMEM;
-        }
-        bt_generation_set(master, &crew->next, back);
+        if (bt_crew_find(master, config->name) == NULL)
+            err = bring_back(master, back, config, why, size);
     }
     return err;
 }
 
-static int provide_all(bt_master *master, char *why, size_t size)
+static const char *why_not_now(const bt_master *master)
 {
-    int err = 0;
-    for (size_t i = 0; err == 0 && i < master->crew_count; i++) {
-        bt_crew *crew = master->crews[i];
-        if (crew->next == NULL)
-            continue;
-        char detail[256] = "";
-        err = bt_listeners_provide(master, crew, bt_generation_section(crew->next, crew->name), detail, sizeof detail);
-        if (err < 0)
-            snprintf(why, size, "worker %s: %s", crew->name, detail);
-    }
-    return err;
+    if (master->phase != BT_MASTER_RUNNING)
+        return master->phase == BT_MASTER_STOPPING ? "the service is being stopped" : "the service is just starting";
+    return master->upgrade.on_trial ? "an upgrade is still on trial" : NULL;
 }
 
 static const char *why_not_back(const bt_master *master, const bt_crew *only)
 {
-    if (master->phase != BT_MASTER_RUNNING)
-        return master->phase == BT_MASTER_STOPPING ? "the service is being stopped" : "the service is just starting";
+    const char *why = why_not_now(master);
+    if (why != NULL)
+        return why;
     return only == NULL ? "there is no earlier generation to go back to"
                         : "there is no earlier generation of this worker to go back to";
+}
+
+/* Who asked for a reload that has not begun hears that it never will. */
+static void give_up_job(bt_master *master, bt_reload_job *job)
+{
+    if (!job->is_wanted)
+        return;
+    job->is_wanted = false;
+    bt_list_each (node, &master->roll.waiters) {
+        bt_waiter *waiter = bt_container(node, bt_waiter, node);
+        if (waiter->serial == job->serial)
+            tell(waiter, false, job->generation, OVERTAKEN, "");
+    }
+}
+
+/* What was asked for before must not come after it. */
+static void overtake_jobs(bt_master *master, const bt_crew *only)
+{
+    bt_roll *roll = &master->roll;
+    for (size_t i = 0; i < master->crew_count; i++) {
+        bt_crew *crew = master->crews[i];
+        if (only == NULL || only == crew)
+            memset(crew->takes_part, 0, sizeof crew->takes_part);
+    }
+    if (only != NULL)
+        return; /* the others go on */
+    give_up_job(master, &roll->jobs[BT_JOB_NOW]);
+    give_up_job(master, &roll->jobs[BT_JOB_NEXT]);
+    bt_prepare_give_up(master, OVERTAKEN);
+}
+
+static int plan_way_back(bt_master *master, const bt_crew *only, bt_generation *back, bt_generation **whole, char *why,
+                         size_t size)
+{
+    uint64_t newest = newest_number(master);
+    const bt_generation *newest_whole = find_up_to(master, UINT64_MAX, NULL);
+    bool goes_whole = only == NULL && (master->roll.state == BT_ROLL_REVERTING ||
+                                       (newest_whole != NULL && newest_whole->number == newest));
+    int err = goes_whole ? plan_set_of_workers(master, back, newest, why, size) : 0;
+    *whole = goes_whole ? find_up_to(master, back->number, NULL) : NULL;
+    return err < 0 ? err : open_addresses(master, why, size);
 }
 
 void bt_rollback_request(bt_master *master, bt_crew *only, bt_waiter *waiter)
 {
     bt_roll *roll = &master->roll;
+    bt_generation *whole = NULL;
     char why[512] = "";
-    bt_generation *back = master->phase == BT_MASTER_RUNNING ? plan_rollback(master, only) : NULL;
+    bool can_plan = why_not_now(master) == NULL;
+    bt_generation *back = can_plan ? plan_rollback(master, only, newest_number(master)) : NULL;
     if (back == NULL) {
         answer_at_once(waiter, false, master->last_generation, why_not_back(master, only));
         return;
     }
-    int err = only == NULL ? plan_set_of_workers(master, back, why, sizeof why) : 0;
-    if (err == 0)
-        err = provide_all(master, why, sizeof why);
-    if (err < 0) {
+    if (plan_way_back(master, only, back, &whole, why, sizeof why) < 0) {
         drop_plan(master);
         answer_at_once(waiter, false, back->number, why);
         return;
     }
     bt_log(BT_LOG_WARN, "rollback generation=%" PRIu64, back->number);
+    overtake_jobs(master, only);
     if (roll->state == BT_ROLL_ROLLING || roll->in_probation)
-        bt_reload_answer(master, roll->serial, false, BT_WAIT_PROBATION, "overtaken by a rollback");
+        bt_reload_answer(master, roll->serial, false, BT_WAIT_PROBATION, OVERTAKEN);
     bt_reload_job job = {.serial = ++roll->last_serial, .generation = back->number, .asked_ms = bt_clock_ms()};
     wait_for(master, waiter, &job);
-    bt_roll_start(master, &job, back->number, only == NULL ? back : NULL);
+    bt_roll_start(master, &job, back->number, whole);
 }

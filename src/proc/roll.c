@@ -13,7 +13,7 @@
 #define FAILURE_LINES 8
 
 static void advance(bt_master *master);
-static void fail(bt_master *master, bool took_traffic, const char *reason);
+static void fail(bt_master *master, const bt_child *culprit, bool took_traffic, const char *reason);
 static void finish_reverting(bt_master *master);
 
 /* ---- which generation where ---- */
@@ -51,11 +51,17 @@ static bool has_wrong_successor(const bt_slot *slot)
     return is_starting || (slot->wanted != NULL && slot->wanted != target);
 }
 
+/* Runs the target, and accepts from all sockets that are its. */
+static bool is_right(const bt_child *serving)
+{
+    return serving->generation == serving->slot->crew->target && !bt_listeners_are_missed(serving);
+}
+
 static bool slot_is_done(const bt_slot *slot)
 {
     if (bt_slot_is_surplus(slot))
         return slot->serving == NULL && slot->successor == NULL && slot->wanted == NULL;
-    return slot->serving != NULL && slot->serving->generation == slot->crew->target && !has_wrong_successor(slot);
+    return slot->serving != NULL && is_right(slot->serving) && !has_wrong_successor(slot);
 }
 
 /* Slots that go come last: their connections need somebody to take them. */
@@ -63,7 +69,8 @@ static bt_slot *next_slot(bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = master->crews[i];
-        for (size_t j = 0; crew->in_roll && j < crew->slot_count; j++) {
+        bool takes_part = crew->in_roll && !crew->shall_leave; /* code that goes anyway is not renewed */
+        for (size_t j = 0; takes_part && j < crew->slot_count; j++) {
             if (!slot_is_done(crew->slots[j]))
                 return crew->slots[j];
         }
@@ -149,8 +156,8 @@ void bt_roll_child_handed_over(bt_child *child)
     if (master->roll.old != child)
         return;
     bt_reload_progress(master, slot, "passed", child->pid, child->generation->number, "");
-    if (slot->serving != NULL || bt_slot_is_surplus(slot))
-        step_done(master); /* else, with stop-first, the place is empty until the old process has ended */
+    if (slot->serving != NULL || bt_slot_is_surplus(slot) || !stops_first(slot))
+        step_done(master); /* else the place is empty until the old process has ended */
 }
 
 bool bt_roll_owns_slot(const bt_slot *slot)
@@ -162,10 +169,11 @@ bool bt_roll_owns_slot(const bt_slot *slot)
 /* ---- failures ---- */
 
 /* What the process said last, for whoever asked for the roll. */
-static void remember_log(const bt_child *child)
+static void remember_log(bt_roll *roll, const bt_child *culprit)
 {
-    char *log = child->slot->crew->master->roll.failure_log;
-    bt_log_tail_read(&child->row->tail, FAILURE_LINES, log, sizeof child->slot->crew->master->roll.failure_log);
+    roll->failure_log[0] = '\0';
+    if (culprit != NULL)
+        bt_log_tail_read(&culprit->row->tail, FAILURE_LINES, roll->failure_log, sizeof roll->failure_log);
 }
 
 /* A crash of code that has not proved itself sends the worker back. */
@@ -173,26 +181,24 @@ static void serving_crashed(bt_child *child, const char *reason)
 {
     bt_crew *crew = child->slot->crew;
     if (!bt_slot_is_surplus(child->slot) && child->generation == crew->target && is_unproven(crew))
-        fail(crew->master, true, reason);
+        fail(crew->master, child, true, reason);
 }
 
 /* The newest generation is tried (again) in the slot that the roll is at. */
 static void try_again(bt_slot *slot)
 {
     bt_master *master = slot->crew->master;
-    if (master->roll.slot != slot)
-        return;
-    master->roll.slot = NULL;
-    advance(master);
+    if (master->roll.slot == slot)
+        step_done(master);
 }
 
-static void start_failed(bt_slot *slot, const bt_generation *generation, const char *reason)
+static void start_failed(bt_slot *slot, const bt_generation *generation, const bt_child *culprit, const char *reason)
 {
     bt_master *master = slot->crew->master;
     bt_roll *roll = &master->roll;
     if (!bt_slot_is_surplus(slot) && generation == slot->crew->target &&
         (is_unproven(slot->crew) || roll->slot == slot)) {
-        fail(master, false, reason);
+        fail(master, culprit, false, reason);
     } else {
         try_again(slot); /* it was an obsolete start */
     }
@@ -204,7 +210,7 @@ void bt_roll_start_failed(bt_slot *slot, const bt_generation *generation, const 
     if (master->phase == BT_MASTER_STARTING)
         bt_master_start_failed(master, reason);
     else if (master->phase == BT_MASTER_RUNNING)
-        start_failed(slot, generation, reason);
+        start_failed(slot, generation, NULL, reason);
 }
 
 void bt_roll_child_gone(bt_child *child, const char *reason, bool by_outside_kill)
@@ -226,14 +232,15 @@ void bt_roll_child_gone(bt_child *child, const char *reason, bool by_outside_kil
             step_done(master);
         return;
     }
+    if (child->state == BT_CHILD_DRAINING || child->state == BT_CHILD_STOPPING)
+        return; /* a straggler of an earlier step */
     if (by_outside_kill && slot->kills++ == 0) {
         try_again(slot); /* an operator or the out-of-memory killer, once: it says nothing about the code */
         return;
     }
-    remember_log(child);
     if (child->state == BT_CHILD_STARTING)
-        start_failed(slot, child->generation, reason);
-    else if (child->state == BT_CHILD_SERVING)
+        start_failed(slot, child->generation, child, reason);
+    else
         serving_crashed(child, reason);
 }
 
@@ -243,6 +250,13 @@ static bt_generation *way_back(const bt_crew *crew, bool took_traffic)
 {
     bool can_stay = !took_traffic && crew->previous != NULL && crew->previous != crew->target;
     return can_stay ? crew->previous : crew->good;
+}
+
+/* The reason names each worker that had to stay. */
+static void add_failure(bt_roll *roll, const char *worker, const char *why)
+{
+    size_t len = strlen(roll->failure);
+    snprintf(roll->failure + len, sizeof roll->failure - len, "; worker %s could not go back: %s", worker, why);
 }
 
 /* Gives the crew back what it had. A worker that only the failed generation has goes; one whose old address cannot be
@@ -260,22 +274,48 @@ static bool send_back(bt_crew *crew, bool took_traffic)
     int err = bt_listeners_provide(crew->master, crew, bt_generation_section(back, crew->name), why, sizeof why);
     if (err == 0)
         err = bt_crew_set_target(crew, back);
-    if (err < 0)
-        bt_log(BT_LOG_ERROR, "way-back-failed worker=%s reason=\"%s\"", crew->name, why);
-    return err == 0;
+    if (err == 0)
+        return true;
+    bt_log(BT_LOG_ERROR, "way-back-failed worker=%s reason=\"%s\"", crew->name, why);
+    add_failure(&crew->master->roll, crew->name, why);
+    return false;
 }
 
-/* False when every worker of the roll already is where it could go back to. */
+/* A process without the sockets that a failed plan has added to its address. */
+static bool misses_sockets(const bt_crew *crew)
+{
+    for (size_t i = 0; i < crew->slot_count; i++) {
+        const bt_slot *slot = crew->slots[i];
+        if (slot->serving != NULL && !bt_slot_is_surplus(slot) && bt_listeners_are_missed(slot->serving))
+            return true;
+    }
+    return false;
+}
+
+/* False when every worker of the roll already is where it could go back to. One that is only on probation is not
+ * touched by code that could not even start elsewhere. */
 static bool turn_round(bt_master *master, bool took_traffic)
 {
     bool has_turned = false;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = master->crews[i];
         crew->shall_leave = false;
-        if (crew->in_roll && is_unproven(crew) && send_back(crew, took_traffic))
+        bool is_concerned = crew->in_roll && (crew->is_rolling || took_traffic);
+        if (is_concerned && is_unproven(crew) && send_back(crew, took_traffic))
             has_turned = true;
+        if (crew->is_leaving || !misses_sockets(crew))
+            continue;
+        crew->in_roll = true;
+        has_turned = true;
     }
     return has_turned;
+}
+
+/* A probation has failed: what it was about is what turns round. */
+static void roll_what_is_on_probation(bt_master *master)
+{
+    for (size_t i = 0; i < master->crew_count; i++)
+        master->crews[i]->is_rolling = master->crews[i]->in_roll;
 }
 
 /* For `generations`. */
@@ -290,7 +330,7 @@ static void mark_failed(bt_master *master, const char *reason)
 
 /* All workers of the roll go back. If that fails too, and nothing is left to go back to, the slots keep trying with
  * backoff. */
-static void fail(bt_master *master, bool took_traffic, const char *reason)
+static void fail(bt_master *master, const bt_child *culprit, bool took_traffic, const char *reason)
 {
     bt_roll *roll = &master->roll;
     bt_reload_progress(master, roll->slot, "failed", 0, roll->generation, reason);
@@ -301,8 +341,11 @@ static void fail(bt_master *master, bool took_traffic, const char *reason)
         size_t len = strlen(roll->failure);
         snprintf(roll->failure + len, sizeof roll->failure - len, "; going back failed too: %s", reason);
     } else {
-        if (roll->state == BT_ROLL_IDLE)
+        if (roll->state == BT_ROLL_IDLE) {
             roll->started_ms = bt_clock_ms();
+            roll_what_is_on_probation(master);
+        }
+        remember_log(roll, culprit);
         roll->failed = roll->generation;
         roll->failed_serial = roll->serial;
         mark_failed(master, reason);
@@ -320,6 +363,19 @@ static void fail(bt_master *master, bool took_traffic, const char *reason)
 
 /* ---- the end of a roll ---- */
 
+/* A process still serves code that its worker shall not run: the way back has failed for it. */
+static bool is_mixed(const bt_crew *crew)
+{
+    for (size_t i = 0; i < crew->slot_count; i++) {
+        const bt_slot *slot = crew->slots[i];
+        const bt_child *serving = slot->serving;
+        bool is_wrong = serving != NULL && (bt_slot_is_surplus(slot) || !is_right(serving));
+        if (is_wrong || has_wrong_successor(slot))
+            return true;
+    }
+    return false;
+}
+
 static void on_probation_over(uv_timer_t *timer)
 {
     bt_master *master = timer->data;
@@ -330,25 +386,12 @@ static void on_probation_over(uv_timer_t *timer)
         if (!crew->in_roll || !is_unproven(crew))
             continue;
         bt_crew_promote(crew);
-        crew->in_roll = false;
+        crew->in_roll = is_mixed(crew);
     }
     char message[128];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves and has passed its probation", roll->generation);
     bt_log(BT_LOG_INFO, "proved generation=%" PRIu64, roll->generation);
     bt_reload_answer(master, roll->serial, true, BT_WAIT_PROBATION, message);
-}
-
-/* A process still serves code that its worker shall not run: the way back has failed for it. */
-static bool is_mixed(const bt_crew *crew)
-{
-    for (size_t i = 0; i < crew->slot_count; i++) {
-        const bt_slot *slot = crew->slots[i];
-        const bt_child *serving = slot->serving;
-        bool is_wrong = serving != NULL && (serving->generation != crew->target || bt_slot_is_surplus(slot));
-        if (is_wrong || has_wrong_successor(slot))
-            return true;
-    }
-    return false;
 }
 
 static void on_mend(uv_timer_t *timer)
@@ -377,6 +420,7 @@ static bool rest(bt_master *master)
         bool mixed = crew->in_roll && is_mixed(crew);
         bool unproven = crew->in_roll && is_unproven(crew);
         crew->in_roll = mixed || unproven;
+        crew->is_rolling = false;
         has_mixed = has_mixed || mixed;
         roll->in_probation = roll->in_probation || unproven;
         if (unproven && crew->config->probation_ms > probation_ms)
@@ -389,9 +433,11 @@ static bool rest(bt_master *master)
     return has_mixed;
 }
 
-/* What the roll has left without a worker or without a listener. */
+/* What the roll has left without a worker or without a listener. Before anything is on probation: that is not about
+ * them. */
 static void let_go(bt_master *master)
 {
+    master->roll.state = BT_ROLL_IDLE;
     for (size_t i = 0; i < master->crew_count; i++) {
         if (master->crews[i]->shall_leave)
             bt_crew_dismiss(master->crews[i]);
@@ -399,14 +445,48 @@ static void let_go(bt_master *master)
     bt_listeners_retire(master);
 }
 
+static bool is_target(const bt_master *master, const bt_generation *generation)
+{
+    for (size_t i = 0; i < master->crew_count; i++) {
+        if (master->crews[i]->target == generation && !master->crews[i]->is_leaving)
+            return true;
+    }
+    return false;
+}
+
+/* After a way back: [baton] of the generation that nobody runs any more is not in force, either, and what is on
+ * probation now is not what has failed. */
+static void settle(bt_master *master)
+{
+    bt_generation *whole = NULL;
+    uint64_t on_probation = 0;
+    for (size_t i = 0; i < master->crew_count; i++) {
+        const bt_crew *crew = master->crews[i];
+        if (crew->is_leaving)
+            continue;
+        if (crew->target->is_whole && (whole == NULL || crew->target->number > whole->number))
+            whole = crew->target;
+        if (crew->in_roll && is_unproven(crew) && crew->target->number > on_probation)
+            on_probation = crew->target->number;
+    }
+    if (whole != NULL && !is_target(master, master->current))
+        bt_master_apply(master, whole);
+    if (on_probation != 0)
+        master->roll.generation = on_probation;
+}
+
 static void finish_reverting(bt_master *master)
 {
     bt_roll *roll = &master->roll;
     bool was_mending = roll->is_mending;
-    bool has_mixed = rest(master);
     let_go(master);
+    bool has_mixed = rest(master);
+    settle(master);
+    bt_generation_set(master, &roll->whole, NULL);
     if (was_mending) {
         bt_log(has_mixed ? BT_LOG_ERROR : BT_LOG_INFO, "way-back complete=%s", has_mixed ? "no" : "yes");
+        if (!roll->in_probation) /* who still waits: the probation has failed meanwhile */
+            bt_reload_answer(master, roll->serial, false, BT_WAIT_PROBATION, roll->failure);
         return;
     }
     size_t len = strlen(roll->failure);
@@ -425,10 +505,11 @@ static void finish(bt_master *master)
     }
     char message[64];
     snprintf(message, sizeof message, "generation %" PRIu64 " serves", roll->generation);
-    rest(master);
     let_go(master);
+    rest(master);
     if (roll->whole != NULL)
         bt_master_apply(master, roll->whole);
+    bt_generation_set(master, &roll->whole, NULL); /* its files are not kept for this */
     bt_reload_remember(master, roll->generation, true, roll->started_ms, message);
     bt_reload_answer(master, roll->serial, true, BT_WAIT_SERVE, message);
     if (!roll->in_probation) /* nothing of it has to prove itself */
@@ -485,6 +566,7 @@ void bt_roll_start_first(bt_master *master, bt_generation *generation)
         for (size_t j = 0; j < crew->slot_count; j++)
             bt_slot_spawn(crew->slots[j], generation);
     }
+    generation->is_whole = true;
     bt_master_apply(master, generation);
 }
 
@@ -497,12 +579,27 @@ static bool enter(bt_crew *crew, bool was_idle)
         bt_generation_set(master, &crew->previous, serving);
     if (bt_crew_set_target(crew, crew->next) < 0)
         return false;
-    crew->in_roll = true;
+    crew->in_roll = crew->is_rolling = true;
     for (size_t i = 0; i < crew->slot_count; i++) {
         crew->slots[i]->kills = 0;
         crew->slots[i]->short_lives = 0; /* new code has not died young yet */
     }
     return true;
+}
+
+/* What the roll waits for in this slot has no point any more: what starts there is obsolete, and may take its time;
+ * its worker goes; or it was being emptied, and shall be filled now. */
+static bool is_obsolete(const bt_slot *slot)
+{
+    bool was_surplus = slot->serving == NULL && slot->successor == NULL && slot->wanted == NULL &&
+                       !bt_slot_is_surplus(slot) && !stops_first(slot);
+    return has_wrong_successor(slot) || slot->crew->shall_leave || was_surplus;
+}
+
+static void leave_slot(bt_roll *roll)
+{
+    roll->slot = NULL;
+    roll->old = NULL;
 }
 
 static void overtake(bt_master *master)
@@ -525,7 +622,8 @@ void bt_roll_start(bt_master *master, const bt_reload_job *job, uint64_t number,
         roll->started_ms = job->asked_ms;
     roll->state = BT_ROLL_ROLLING;
     roll->generation = number;
-    roll->serial = job->serial;
+    if (roll->serial < job->serial) /* a rollback may have come between a reload and its roll */
+        roll->serial = job->serial;
     roll->failure_log[0] = '\0';
     if (whole != NULL || was_idle)
         bt_generation_set(master, &roll->whole, whole);
@@ -535,14 +633,15 @@ void bt_roll_start(bt_master *master, const bt_reload_job *job, uint64_t number,
     const char *why = NULL;
     for (size_t i = 0; i < master->crew_count; i++) {
         bt_crew *crew = master->crews[i];
+        crew->shall_leave = crew->plans_to_leave;
         if (crew->next != NULL && !enter(crew, was_idle))
             why = "out of memory";
         bt_generation_set(master, &crew->next, NULL);
     }
-    if (roll->slot != NULL && has_wrong_successor(roll->slot))
-        roll->slot = NULL; /* what starts there is obsolete, and may take its time: it is not waited for */
+    if (roll->slot != NULL && is_obsolete(roll->slot))
+        leave_slot(roll);
     if (why != NULL)
-        fail(master, false, why);
+        fail(master, NULL, false, why);
     else
         advance(master);
 }

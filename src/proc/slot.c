@@ -15,7 +15,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SHORT_LIFE_MS  1000
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 30000
 
@@ -29,7 +28,8 @@ static const char *name_of(const bt_slot *slot)
 static void on_restart(uv_timer_t *timer)
 {
     bt_slot *slot = timer->data;
-    bt_slot_spawn(slot, bt_roll_restart_generation(slot));
+    if (!bt_slot_is_surplus(slot)) /* count may have shrunk meanwhile */
+        bt_slot_spawn(slot, bt_roll_restart_generation(slot));
 }
 
 bt_slot *bt_slot_new(bt_crew *crew, int index)
@@ -80,7 +80,7 @@ void bt_slot_cancel_restart(bt_slot *slot)
 /* The first restart is immediate; only processes that keep dying young have to wait. */
 static uint64_t backoff_ms(bt_slot *slot, uint64_t lived_ms)
 {
-    if (lived_ms >= SHORT_LIFE_MS) {
+    if (lived_ms >= BT_SHORT_LIFE_MS) {
         slot->short_lives = 0;
         return 0;
     }
@@ -210,6 +210,7 @@ static void on_ready(bt_child *child)
     slot->successor = NULL;
     bt_child *old = slot->serving;
     slot->serving = child;
+    slot->wants_recycle = false; /* that was the one before */
     slot->generation = child->generation->number;
     bt_log(BT_LOG_INFO, "ready worker=%s slot=%d pid=%d generation=%" PRIu64 " took_ms=%" PRIu64, name_of(slot),
            slot->index, child->pid, child->generation->number, child->ready_ms - child->started_ms);
@@ -242,6 +243,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         child->handed_over = true;
         bt_failpoint("master:handed-over");
         bt_roll_child_handed_over(child);
+        bt_recycle_next(master);
         break;
     case BT_MESSAGE_ASK_PASS:
         connect_straggler(child);
@@ -257,6 +259,7 @@ static void on_message(bt_channel *channel, const bt_message *message, int fd)
         break;
     case BT_MESSAGE_MODULE:
     case BT_MESSAGE_CONFIG:
+    case BT_MESSAGE_ADDRESS:
     case BT_MESSAGE_LISTEN_LAST:
     case BT_MESSAGE_DRAIN:
     case BT_MESSAGE_DRAIN_AND_ASK:
@@ -394,6 +397,7 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
         return NULL;
     child->started_ms = bt_clock_ms();
     child->started_wall_ms = bt_clock_wall_ms();
+    child->sockets = bt_listeners_count(slot->crew->master, bt_generation_section(generation, name_of(slot)));
     uv_timer_start(&child->timer, on_kill_time, slot->crew->config->ready_timeout_ms, 0);
     slot->successor = child;
     bt_log(BT_LOG_INFO, "starting worker=%s slot=%d pid=%d generation=%" PRIu64, name_of(slot), slot->index, pid,
@@ -501,8 +505,9 @@ void bt_child_exited(bt_child *child, int status)
     bt_log(is_clean ? BT_LOG_INFO : BT_LOG_WARN, "exited worker=%s slot=%d pid=%d generation=%" PRIu64 " reason=\"%s\"",
            name_of(slot), slot->index, child->pid, child->generation->number, text);
     count_exit(crew, text);
-    if (!is_clean)
-        snprintf(slot->last_exit, sizeof slot->last_exit, "%s", text);
+    if (!is_clean) /* why we killed it says more than that we did */
+        snprintf(slot->last_exit, sizeof slot->last_exit, "%.*s", (int) sizeof slot->last_exit - 1,
+                 child->killed_by_us && child->failure[0] != '\0' ? child->failure : text);
     if (crew->worker->on_worker_exit != NULL)
         crew->worker->on_worker_exit(crew->worker, status, child->pid);
 
@@ -519,7 +524,7 @@ void bt_child_exited(bt_child *child, int status)
     bt_master *master = crew->master;
     forget(child);
     if (!bt_roll_owns_slot(slot))
-        restart_later(slot, is_expected ? SHORT_LIFE_MS : lived_ms);
+        restart_later(slot, is_expected ? BT_SHORT_LIFE_MS : lived_ms);
     bt_recycle_next(master);
     bt_master_check(master);
 }
@@ -530,4 +535,5 @@ void bt_slot_fork_failed(bt_slot *slot, bt_generation *generation, const char *w
     snprintf(reason, sizeof reason, "worker %s slot %d: fork: %s", name_of(slot), slot->index, why);
     bt_roll_start_failed(slot, generation, reason);
     restart_later(slot, 0);
+    bt_recycle_next(slot->crew->master);
 }

@@ -222,6 +222,13 @@ static void spawn_wanted(bt_slot *slot)
     bt_generation_unref(slot->crew->master, generation);
 }
 
+/* While the first generation starts, a reload waits: there is nothing yet that it could go back to. */
+static bool prepare_is_due(const bt_master *master)
+{
+    bool is_first = master->current == NULL;
+    return master->roll.jobs[BT_JOB_NOW].is_wanted && (is_first || master->phase != BT_MASTER_STARTING);
+}
+
 bool bt_spawn_is_pending(const bt_master *master)
 {
     for (size_t i = 0; i < master->crew_count; i++) {
@@ -230,7 +237,7 @@ bool bt_spawn_is_pending(const bt_master *master)
                 return true;
         }
     }
-    return master->roll.jobs[BT_JOB_NOW].is_wanted || master->upgrade.is_wanted;
+    return prepare_is_due(master) || master->upgrade.is_wanted;
 }
 
 static void spawn_all(bt_master *master)
@@ -242,7 +249,7 @@ static void spawn_all(bt_master *master)
                 spawn_wanted(crew->slots[j]);
         }
     }
-    if (master->roll.jobs[BT_JOB_NOW].is_wanted)
+    if (prepare_is_due(master))
         bt_prepare_fork(master);
     if (master->upgrade.is_wanted)
         bt_upgrade_fork_check(master);

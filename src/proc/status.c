@@ -135,6 +135,12 @@ static json_t *addresses_json(const bt_crew *crew)
     return array;
 }
 
+/* The process that serves now has lived longer than those that died. */
+static bool has_recovered(const bt_slot *slot)
+{
+    return slot->serving != NULL && bt_clock_ms() - slot->serving->started_ms >= BT_SHORT_LIFE_MS;
+}
+
 /* A slot whose process keeps dying young. */
 static json_t *alarms_json(const bt_crew *crew)
 {
@@ -142,7 +148,7 @@ static json_t *alarms_json(const bt_crew *crew)
     char text[160];
     for (size_t i = 0; i < crew->slot_count; i++) {
         const bt_slot *slot = crew->slots[i];
-        if (slot->short_lives < BT_CRASH_LOOP)
+        if (slot->short_lives < BT_CRASH_LOOP || has_recovered(slot))
             continue;
         if (uv_is_active((const uv_handle_t *) &slot->restart))
             snprintf(text, sizeof text, "slot %d: ended %u times in a row within a second, next try in %" PRIu64 " ms",
