@@ -2,16 +2,18 @@
 
 BUILD        ?= build
 BUILD_ASAN   ?= build-asan
+BUILD_POINTS ?= build-failpoints
+BUILD_MUTANT ?= build-mutants
 PREFIX       ?= /usr/local
 DESTDIR      ?=
 CC           := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FUZZ_SECONDS ?= 60
 PYTHON       := /usr/bin/python3
 MESON        := $(firstword $(wildcard /usr/bin/meson) meson)
-RUN_TESTS     = $(PYTHON) tools/run-tests --build $(BUILD) --build-asan $(BUILD_ASAN)
+RUN_TESTS     = $(PYTHON) tools/run-tests --build $(BUILD) --build-asan $(BUILD_ASAN) --build-failpoints $(BUILD_POINTS)
 
 .NOTPARALLEL:
-.PHONY: all build demo test test-quick soak bench fuzz install format clean help
+.PHONY: all build demo test test-quick test-mutants soak bench fuzz install format clean help
 
 all: build
 
@@ -20,12 +22,13 @@ help:
 	@echo 'make demo         reload a service under load for ten seconds and count what its clients lost'
 	@echo 'make test         everything: unit, end to end, sanitizers, fuzz targets, style (under ten minutes)'
 	@echo 'make test-quick   unit and end-to-end tests of the release build'
-	@echo 'make soak         the long versions: 100 reloads a shape, 5,000 idle connections, ten minutes of fuzzing'
+	@echo 'make soak         the long versions: 1,000 reloads in a row, random kills, upgrades, fuzzing (under 25 minutes)'
+	@echo 'make test-mutants shows that the tests notice broken builds: tests/mutants (a few minutes)'
 	@echo 'make fuzz         each fuzz target for FUZZ_SECONDS ($(FUZZ_SECONDS)) seconds'
 	@echo 'make bench        CPU per request against a bare epoll server'
 	@echo 'make install      to $$(DESTDIR)$$(PREFIX) ($(DESTDIR)$(PREFIX))'
 	@echo 'make format       lay out every C file by .clang-format'
-	@echo 'make clean        remove $(BUILD)/ and $(BUILD_ASAN)/'
+	@echo 'make clean        remove $(BUILD)/, $(BUILD_ASAN)/, $(BUILD_POINTS)/ and $(BUILD_MUTANT)/'
 
 build:
 	@tools/install-deps build
@@ -44,6 +47,10 @@ test:
 test-quick:
 	@tools/install-deps build test
 	@CC=$(CC) $(RUN_TESTS) --quick
+
+test-mutants:
+	@tools/install-deps build test
+	@$(PYTHON) tools/test-mutants --folder $(BUILD_MUTANT)
 
 soak:
 	@tools/install-deps build test
@@ -66,4 +73,4 @@ format:
 	@find include src tests bench examples -name '*.[ch]' -exec clang-format -i {} +
 
 clean:
-	rm -rf $(BUILD) $(BUILD_ASAN)
+	rm -rf $(BUILD) $(BUILD_ASAN) $(BUILD_POINTS) $(BUILD_MUTANT)

@@ -241,8 +241,9 @@ def settled(service):
     return is_whole and {process["generation"] for process in processes}
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
-def test_random_kills_cost_only_what_the_killed_owned(serve):
+def test_random_kills_cost_only_what_the_killed_owned(serve, record_property):
     service = serve(count=COUNT, source=MODULE)
     service.crashes_expected = True
     processes, reloads = Processes(service), Reloads(service)
@@ -263,12 +264,15 @@ def test_random_kills_cost_only_what_the_killed_owned(serve):
         wait_until(lambda: clients.answers > answers + CLIENTS * 10, "the clients are served as before")
     killed, slots = killer.killed(), processes.slots
     owners = Owners(service)
-    print("%d reloads, kills %s, %d died of it; %d answers on %d connections, %d broke, %d of them before an answer"
-          % (reloads.done, killer.hit, len(killed), clients.answers, len(clients.connections), len(clients.broken),
-             sum(one.id is None for one in clients.broken)))
+    nameless = sum(one.id is None for one in clients.broken)
+    record_property("summary", "%d reloads, %d kills (%s): %d answers on %d connections, %d wrong; %d connections broke, %d "
+                    "without a killed owner" % (
+                        reloads.done, len(killed), ", ".join("%d %s" % (count, state) for state, count in killer.hit.items()),
+                        clients.answers, len(clients.connections), len(clients.wrong), len(clients.broken),
+                        len(unexplained(clients, owners, killed, slots))))
     assert not clients.wrong and not reloads.failures
     assert not unexplained(clients, owners, killed, slots)
-    assert sum(one.id is None for one in clients.broken) <= nameless_but_owned(clients, owners, killed, slots)
+    assert nameless <= nameless_but_owned(clients, owners, killed, slots)
     # The log is right about the living, too: else it would explain anything.
     assert {owners.owner[one.id] for one in clients.alive} <= set(slots) - set(killed)
     assert generations == {reloads.done + 1}

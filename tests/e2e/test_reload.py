@@ -93,6 +93,7 @@ def test_expect_100_is_not_sent_twice(serve, connect):
     assert (response.status, response.body, response.generation) == (200, b"abcdef", 3)
 
 
+@pytest.mark.soak
 def test_idle_keepalive_connections_survive_reload(serve, connect):
     count = 5000 if SOAK else 1000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -5,6 +5,7 @@ from harness import SOAK, text_module_source, worker_ini
 from storm import RELOADS, SHAPES, Storm
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("reuse_port", ["no", "yes"])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -36,6 +37,7 @@ def test_stop_first_with_a_sibling_loses_nothing(serve):
     storm.assert_nothing_lost()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_idle_connections_are_passed_beside_busy_ones(serve):
     service = serve(count=2)

@@ -92,6 +92,7 @@ def assert_flat(first, later, number):
     assert later["master"]["clients"] == 0
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_reload_after_reload_loses_nothing_and_nothing_grows(serve, record_property):
     service = serve(count=2)
