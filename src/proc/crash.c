@@ -5,6 +5,7 @@
  *     2026-11-21T21:10:35.123Z error web.0[4712] crashed signal=11 at=hello.so+0x1139 address=0x0 */
 #include <base/clock.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <link.h>
 #include <proc/crash.h>
 #include <signal.h>
@@ -113,6 +114,97 @@ static uintptr_t program_counter(const void *context)
 #endif
 }
 
+/* /proc/self/maps, a byte at a time: a handler may open and read, but not allocate. */
+typedef struct maps {
+    int fd;
+    char bytes[1024];
+    ssize_t len;
+    ssize_t next;
+} maps;
+
+typedef struct mapping {
+    uintptr_t start;
+    uintptr_t end;
+    uintptr_t offset;
+    char name[48]; /* of the file, without its folder; "" when there is none */
+} mapping;
+
+/* '\0' at the end. */
+static char next_char(maps *from)
+{
+    if (from->next == from->len) {
+        from->next = 0;
+        from->len = read(from->fd, from->bytes, sizeof from->bytes);
+    }
+    return from->len <= 0 ? '\0' : from->bytes[from->next++];
+}
+
+static uintptr_t next_number(maps *from)
+{
+    uintptr_t value = 0;
+    for (;;) {
+        char c = next_char(from);
+        if (c >= '0' && c <= '9')
+            value = value * 16 + (uintptr_t) (c - '0');
+        else if (c >= 'a' && c <= 'f')
+            value = value * 16 + (uintptr_t) (c - 'a') + 10;
+        else
+            return value;
+    }
+}
+
+static void skip_word(maps *from)
+{
+    char c;
+    while ((c = next_char(from)) != ' ' && c != '\0')
+        ;
+}
+
+/* "start-end permissions offset device inode   path". False at the end. */
+static bool next_mapping(maps *from, mapping *out)
+{
+    out->start = next_number(from);
+    out->end = next_number(from);
+    skip_word(from);
+    out->offset = next_number(from);
+    skip_word(from);
+    bool is_file = false;
+    size_t len = 0;
+    char c;
+    while ((c = next_char(from)) != '\n' && c != '\0') {
+        is_file = is_file || c == '/';
+        if (c == '/')
+            len = 0;
+        else if (len < sizeof out->name - 1)
+            out->name[len++] = c;
+    }
+    out->name[is_file ? len : 0] = '\0';
+    return out->end != 0;
+}
+
+/* Of code that has come since the table was made: the loader is in a constructor, or the application has loaded a
+ * library itself. False when it is in no file. */
+static bool add_mapped_place(line *out, uintptr_t at)
+{
+    maps from = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+    mapping found;
+    uintptr_t base = 0;
+    bool is_found = false;
+    while (from.fd >= 0 && !is_found && next_mapping(&from, &found)) {
+        if (found.offset == 0 && found.name[0] != '\0')
+            base = found.start;
+        is_found = at >= found.start && at < found.end;
+    }
+    if (from.fd >= 0)
+        close(from.fd);
+    if (!is_found || found.name[0] == '\0')
+        return false;
+    add(out, found.name);
+    add(out, "+");
+    add_hex(out, at - base);
+    return true;
+}
+
 static void add_place(line *out, uintptr_t at)
 {
     for (size_t i = 0; i < crash.module_count; i++) {
@@ -120,11 +212,12 @@ static void add_place(line *out, uintptr_t at)
         if (at >= found->start && at < found->end) {
             add(out, found->name);
             add(out, "+");
-            at -= found->base;
-            break;
+            add_hex(out, at - found->base);
+            return;
         }
     }
-    add_hex(out, at);
+    if (!add_mapped_place(out, at))
+        add_hex(out, at);
 }
 
 static int note_object(struct dl_phdr_info *info, size_t size, void *arg)
