@@ -10,4 +10,7 @@
 json_t *bt_config_to_json(const bt_config *config);
 bt_config *bt_config_from_json(const json_t *object, char *why, size_t size);
 
+/* The same, but values that are refused here are left at their defaults. */
+bt_config *bt_config_from_json_lenient(const json_t *object, char *why, size_t size);
+
 #endif

@@ -33,7 +33,9 @@ typedef struct bt_cli {
     bool is_command;     /* the baton command, which reads a file; else a start program */
     const char *file;    /* -c FILE as given */
     unsigned options;    /* BT_OPTION_*, those given */
-    char **argv;
+    char **argv;         /* as it was called; `start` instead of `restart`. NULL: unknown */
+    char **check_argv;   /* the same with `check` */
+    bool is_resumed;     /* a running master has executed us */
     char *program_path;  /* absolute, NULL when it is not known: what an upgrade executes */
     const char *operand; /* worker of `reload` and `rollback`, topic of `help`; NULL */
 } bt_cli;
@@ -86,8 +88,11 @@ int bt_cli_try_modules(const bt_cli *cli, const bt_service *service);
 /* resume.c: the program that argv[0] means, malloc'ed; symlinks are kept. NULL when it is not found. */
 char *bt_cli_program_path(const char *name);
 
-/* A running master has executed us. Returns the exit code. */
-int bt_cli_resume(bt_cli *cli, bt_upgrade_mode mode, int fd);
+/* How this program was called, with another word instead of the command; malloc'ed as one piece. NULL: unknown. */
+char **bt_cli_call(const char *command, const char *instead);
+
+/* A running master has executed us; `mistake`: why that cannot be, or NULL. Returns the exit code. */
+int bt_cli_resume(bt_cli *cli, bt_upgrade_mode mode, int fd, const char *mistake);
 
 /* The commands. Each returns the exit code. */
 int bt_cli_start(bt_cli *cli); /* start_stop.c */

@@ -137,6 +137,8 @@ static int take_word(parser *in, const char *word)
 
 static int check_options(const parser *in)
 {
+    if (in->cli->is_resumed)
+        return 0; /* the options of `start` with the word `check` */
     unsigned wrong = in->cli->options & ~(in->command->options | EVERYWHERE);
     for (const option *o = options; o->name; o++) {
         if (wrong & o->bit)

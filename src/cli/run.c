@@ -59,13 +59,20 @@ static int run_command(bt_cli *cli, int argc, char **argv)
     cli->program = slash ? slash + 1 : argc > 0 ? argv[0] : "baton";
     int handover_fd = -1;
     bt_upgrade_mode mode = bt_upgrade_mode_take(&handover_fd);
+    cli->is_resumed = mode != BT_UPGRADE_NONE;
     int code = bt_cli_parse(cli, argc, argv, &command);
-    if (code)
+    if (code && !cli->is_resumed)
         return code;
-    cli->argv = argv;
+    cli->argv = bt_cli_call(code ? "start" : command->name, "start");
+    cli->check_argv = bt_cli_call(code ? "start" : command->name, "check");
     cli->program_path = argc > 0 ? bt_cli_program_path(argv[0]) : NULL;
-    code = mode == BT_UPGRADE_NONE ? command->run(cli) : bt_cli_resume(cli, mode, handover_fd);
+    if (cli->is_resumed)
+        code = bt_cli_resume(cli, mode, handover_fd, code ? "its command line is not understood" : NULL);
+    else
+        code = command->run(cli);
     free(cli->program_path);
+    free(cli->argv);
+    free(cli->check_argv);
     return code;
 }
 

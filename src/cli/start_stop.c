@@ -19,6 +19,7 @@ int bt_cli_run_service(const bt_cli *cli, bt_service *service)
 {
     service->program = cli->program_path;
     service->argv = cli->argv;
+    service->check_argv = cli->check_argv;
     int code = bt_master_run(service);
     bt_cli_unload(cli, service);
     return code;

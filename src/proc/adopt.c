@@ -7,12 +7,14 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <proc/control.h>
+#include <proc/json_text.h>
 #include <proc/master_state.h>
 #include <proc/upgrade.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The handover being read; the first thing that is wrong is remembered, and zeros are read from then on. */
@@ -51,6 +53,17 @@ static const char *read_text(reader *in, const json_t *object, const char *key)
     return text == NULL ? "" : text;
 }
 
+/* A path: it need not be UTF-8. */
+static void read_bytes(reader *in, const json_t *object, const char *key, char *out, size_t size)
+{
+    char *text = bt_json_bytes_dup(json_object_get(object, key));
+    if (text == NULL || strlen(text) >= size)
+        fail(in, -EPROTO, "the handover has no path \"%s\"", key);
+    else
+        memcpy(out, text, strlen(text) + 1);
+    free(text);
+}
+
 static bool read_bool(reader *in, const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
@@ -62,7 +75,7 @@ static bool read_bool(reader *in, const json_t *object, const char *key)
 static int use_fd(reader *in, int64_t number, const char *what)
 {
     int fd = (int) number;
-    if (in->err == 0 && (number < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0))
+    if (in->err == 0 && (number != fd || number < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0))
         fail(in, -EBADF, "the handover's descriptor of %s is not open", what);
     return fd;
 }
@@ -114,7 +127,7 @@ static void adopt_modules(reader *in, bt_generation *generation, const json_t *l
     for (size_t i = 0; i < count; i++) {
         const json_t *object = json_array_get(list, i);
         snprintf(modules[i].worker, sizeof modules->worker, "%s", read_text(in, object, "worker"));
-        snprintf(modules[i].path, sizeof modules->path, "%s", read_text(in, object, "path"));
+        read_bytes(in, object, "path", modules[i].path, sizeof modules->path);
         snprintf(modules[i].sha256, sizeof modules->sha256, "%s", read_text(in, object, "sha256"));
         snprintf(modules[i].build_id, sizeof modules->build_id, "%s", read_text(in, object, "build_id"));
     }
@@ -133,6 +146,7 @@ static void adopt_generation(reader *in, const json_t *object)
         return;
     }
     generation->created_ms = (uint64_t) read_number(in, object, "created_ms");
+    generation->is_whole = read_bool(in, object, "is_whole");
     snprintf(generation->failure, sizeof generation->failure, "%s", read_text(in, object, "failure"));
     if (json_is_object(config_json)) {
         char detail[256] = "";
@@ -166,6 +180,7 @@ static void adopt_slots(reader *in, bt_crew *crew, const json_t *list)
         slot->restarts = (unsigned) read_number(in, object, "restarts");
         slot->short_lives = (unsigned) read_number(in, object, "short_lives");
         slot->generation = (uint64_t) read_number(in, object, "generation");
+        slot->wants_recycle = read_bool(in, object, "wants_recycle");
         snprintf(slot->last_exit, sizeof slot->last_exit, "%s", read_text(in, object, "last_exit"));
     }
 }
@@ -217,7 +232,8 @@ static void adopt_set(reader *in, const json_t *object)
     };
     snprintf(address.scheme, sizeof address.scheme, "%s", read_text(in, object, "scheme"));
     snprintf(address.host, sizeof address.host, "%s", read_text(in, object, "host"));
-    snprintf(address.path, sizeof address.path, "%s", read_text(in, object, "path"));
+    snprintf(address.resolved, sizeof address.resolved, "%s", read_text(in, object, "resolved"));
+    read_bytes(in, object, "path", address.path, sizeof address.path);
     bt_crew *crew = bt_crew_find(in->master, read_text(in, object, "crew"));
     const json_t *fds = json_object_get(object, "fds");
     if (in->err == 0 && json_array_size(fds) == 0)
@@ -261,6 +277,7 @@ static void adopt_child(reader *in, const json_t *object)
         .number = (uint64_t) read_number(in, object, "number"),
         .generation = find_generation(in, read_number(in, object, "generation")),
         .row = read_row(in, object),
+        .sockets = (size_t) read_number(in, object, "sockets"),
         .state = (bt_child_state) read_number(in, object, "state"),
         .started_ms = (uint64_t) read_number(in, object, "started_ms"),
         .ready_ms = (uint64_t) read_number(in, object, "ready_ms"),
@@ -311,6 +328,9 @@ static void adopt_table(reader *in, const json_t *fds)
 {
     bt_master *master = in->master;
     master->rows_fd = use_fd(in, read_number(in, fds, "rows"), "the counters");
+    struct stat info;
+    if (in->err == 0 && (fstat(master->rows_fd, &info) < 0 || (size_t) info.st_size < BT_ROWS * sizeof *master->rows))
+        fail(in, -EPROTO, "the handover's counters are too few");
     if (in->err < 0)
         return;
     int err = bt_master_map_rows(master);
@@ -345,6 +365,20 @@ static void adopt_control(reader *in, const json_t *fds, const json_t *clients)
         fail(in, err, "the control socket: %s", strerror(-err));
 }
 
+/* Those that were waiting for a restart still are; where the end of a process came last, one begins at once. */
+static void fill_slots(reader *in, const json_t *crews)
+{
+    const bt_master *master = in->master;
+    for (size_t i = 0; i < master->crew_count; i++) {
+        const bt_crew *crew = master->crews[i];
+        const json_t *slots = json_object_get(json_array_get(crews, i), "slots");
+        for (size_t j = 0; j < crew->slot_count; j++) {
+            json_int_t pause_ms = json_integer_value(json_object_get(json_array_get(slots, j), "pause_ms"));
+            bt_slot_fill(crew->slots[j], pause_ms < 0 ? 0 : (uint64_t) pause_ms);
+        }
+    }
+}
+
 static void fail_if(reader *in, int err)
 {
     if (err < 0)
@@ -369,8 +403,13 @@ int bt_adopt(bt_master *master, const json_t *handover, char *why, size_t size)
         fail_if(&in, bt_failpoint("upgrade:adopted"));
     if (in.err < 0)
         return in.err;
+    if (current == NULL) {
+        fail(&in, -EPROTO, "the handover has no current generation");
+        return in.err;
+    }
     bt_master_apply(master, current);
     release_generations(master);
     master->phase = BT_MASTER_RUNNING;
+    fill_slots(&in, json_object_get(handover, "crews"));
     return 0;
 }

@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <poll.h>
 #include <proc/channel.h>
+#include <proc/json_text.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -210,9 +211,9 @@ json_t *bt_channel_queue_json(const bt_channel *channel)
     bt_list_each (node, &channel->queue) {
         const queued_message *queued = bt_container(node, queued_message, node);
         const bt_message *message = &queued->message;
-        json_array_append_new(array, json_pack("{s:i, s:I, s:s%, s:i}", "type", (int) message->type, "value",
-                                               (json_int_t) message->value, "text", message->text,
-                                               (size_t) message->text_len, "fd", queued->fd));
+        array = bt_json_append(array, json_pack("{s:i, s:I, s:o, s:i}", "type", (int) message->type, "value",
+                                                (json_int_t) message->value, "text", bt_json_text(message->text), "fd",
+                                                queued->fd));
     }
     return array;
 }

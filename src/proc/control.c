@@ -3,6 +3,7 @@
 #include <base/alloc.h>
 #include <base/buf.h>
 #include <base/log.h>
+#include <baton/version.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -140,6 +141,11 @@ static json_t *lines_json(const char *log)
 static void on_done(bt_waiter *waiter, bool ok, uint64_t generation, const char *message, const char *log)
 {
     control_client *client = bt_container(waiter, control_client, waiter);
+    char text[256];
+    if (ok && client->waits_for_upgrade) {
+        snprintf(text, sizeof text, "%.200s, version %.32s", message, baton_version());
+        message = text;
+    }
     send_answer(client, ok, ok ? 0 : 1, message, generation, "log", log[0] == '\0' ? NULL : lines_json(log));
 }
 
@@ -370,16 +376,44 @@ int bt_control_fd(const bt_master *master)
     return fd_of(&master->control->server);
 }
 
+static bool has_unsent(const control_client *client)
+{
+    return uv_stream_get_write_queue_size((const uv_stream_t *) &client->pipe) > 0;
+}
+
+bool bt_control_has_unsent(const bt_master *master)
+{
+    bt_list_each (node, &master->control->clients) {
+        if (has_unsent(bt_container(node, control_client, node)))
+            return true;
+    }
+    return false;
+}
+
+/* What has arrived of a request whose end has not. */
+static json_t *request_json(const control_client *client)
+{
+    char text[2 * REQUEST_MAX + 1];
+    size_t len = bt_buf_len(&client->request);
+    len = len < sizeof text ? len : sizeof text - 1;
+    if (len > 0)
+        memcpy(text, bt_buf_head(&client->request), len);
+    text[len] = '\0';
+    return bt_json_text(text);
+}
+
 json_t *bt_control_clients_json(const bt_master *master)
 {
     json_t *array = json_array();
     bt_list_each (node, &master->control->clients) {
         const control_client *client = bt_container(node, control_client, node);
-        json_array_append_new(array,
-                              json_pack("{s:i, s:b, s:b, s:b, s:i, s:I}", "fd", fd_of(&client->pipe), "has_asked",
-                                        client->has_asked, "waits", !bt_list_empty(&client->waiter.node),
-                                        "waits_for_upgrade", client->waits_for_upgrade, "wait",
-                                        (int) client->waiter.wait, "serial", (json_int_t) client->waiter.serial));
+        if (has_unsent(client))
+            continue; /* the rest of its line would never come: it hears the end of the connection */
+        array = bt_json_append(array, json_pack("{s:i, s:b, s:b, s:b, s:i, s:I, s:o}", "fd", fd_of(&client->pipe),
+                                                "has_asked", client->has_asked, "waits",
+                                                !bt_list_empty(&client->waiter.node), "waits_for_upgrade",
+                                                client->waits_for_upgrade, "wait", (int) client->waiter.wait, "serial",
+                                                (json_int_t) client->waiter.serial, "request", request_json(client)));
     }
     return array;
 }
@@ -394,6 +428,9 @@ static int adopt_client(bt_control *control, const json_t *object)
     int err = fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : uv_pipe_open(&client->pipe, fd);
     if (err < 0)
         return err;
+    const char *request = json_string_value(json_object_get(object, "request"));
+    if (request != NULL && bt_buf_append(&client->request, request, strlen(request)) < 0)
+        return -ENOMEM;
     client->has_asked = json_is_true(json_object_get(object, "has_asked"));
     client->waits_for_upgrade = json_is_true(json_object_get(object, "waits_for_upgrade"));
     client->waiter.serial = (uint64_t) json_integer_value(json_object_get(object, "serial"));

@@ -56,6 +56,9 @@ int bt_control_fd(const struct bt_master *master);
 struct json_t *bt_control_clients_json(const struct bt_master *master);
 BATON_NODISCARD int bt_control_adopt(struct bt_master *master, int fd, const struct json_t *clients);
 
+/* A client has not taken its whole answer yet; such a client is not described. */
+bool bt_control_has_unsent(const struct bt_master *master);
+
 /* Stops listening and, after what is queued has been written, closes all clients. */
 void bt_control_stop(struct bt_master *master);
 

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -282,10 +283,11 @@ static int take_over(bt_master *master)
     }
     sigset_t none;
     sigemptyset(&none);
+    prctl(PR_SET_NAME, program_invocation_short_name); /* fexecve has called us after a descriptor */
     watch_signals(master);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    reap(master);
     bt_upgrade_continue(master, master->service->handover);
+    reap(master);
     return run_and_end(master);
 }
 

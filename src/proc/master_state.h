@@ -9,6 +9,7 @@
 #include <proc/channel.h>
 #include <proc/generation.h>
 #include <proc/master.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #define BT_ROWS 8192 /* processes that can live at one time, draining ones included, and workers */
@@ -82,6 +83,7 @@ typedef struct bt_child {
     bool killed_by_us;
     bool is_dead; /* reaped: a READY found in its channel comes too late */
     bool handed_over;
+    bool is_stale;                 /* of a program that has failed: it is replaced whatever generation it runs */
     char failure[BT_CHANNEL_TEXT]; /* its own words, or ours about it; "" when there are none */
 } bt_child;
 
@@ -222,13 +224,20 @@ typedef struct bt_upgrade {
     bool is_wanted;    /* fork the check as soon as the loop allows */
     bool is_checked;   /* execute as soon as no roll is going on */
     bool shall_return; /* to the old program */
-    bool on_trial;     /* executed, and not rolled out yet */
+    bool on_trial;     /* executed, and has not survived its probation yet */
     pid_t checker;
-    int output_fd;   /* what the check says, or -1 */
-    int old_fd;      /* the old program, while this one is on trial, or -1 */
-    uint64_t serial; /* of the job that rolls it out */
+    struct stat program;  /* the file that was checked */
+    int output_fd;        /* what the check says, or -1 */
+    int old_fd;           /* the old program, while this one is on trial, or -1 */
+    uint64_t old_last;    /* number of the last process that the old program has forked */
+    uint64_t serial;      /* of the job that rolls it out */
+    uint64_t flush_by_ms; /* clients that read their answers are waited for until then; 0: nobody is */
     uv_timer_t patience;
     bt_list waiters;
+
+    /* why it shall return */
+    uint64_t failed; /* generation */
+    bool took_traffic;
     char failure[1024];
 } bt_upgrade;
 
@@ -451,6 +460,9 @@ bt_child *bt_child_new(bt_slot *slot, bt_generation *generation, pid_t pid, uint
                        bt_row *row);
 void bt_child_exited(bt_child *child, int status);
 
+/* A slot of an earlier image of the master in which nobody serves or starts gets a process, after this pause. */
+void bt_slot_fill(bt_slot *slot, uint64_t pause_ms);
+
 /* Takes a running process from an earlier image of the master: its channel, and what is known of it. */
 bt_child *bt_child_adopt(const bt_child *facts, int channel_fd, uint64_t end_in_ms);
 
@@ -551,6 +563,10 @@ void bt_roll_resume(bt_master *master);
 
 /* After an upgrade, or back from one: what was on probation still is, what was mixed is put right. */
 void bt_roll_adopted(bt_master *master);
+
+/* Back from an upgrade whose roll to `generation` has failed: workers that run it go back, stale processes too. All who
+ * wait hear the reason when the old code serves. */
+void bt_roll_go_back(bt_master *master, uint64_t generation, bool took_traffic, const char *reason);
 
 /* The generation in which a crashed slot comes back. */
 bt_generation *bt_roll_restart_generation(bt_slot *slot);

@@ -34,8 +34,8 @@ static void tell(bt_waiter *waiter, bool ok, uint64_t generation, const char *me
 void bt_reload_answer(bt_master *master, uint64_t serial, bool ok, bt_wait wait, const char *message)
 {
     const bt_roll *roll = &master->roll;
-    if (bt_upgrade_concluded(master, serial, ok, message))
-        return;
+    if (ok)
+        bt_upgrade_served(master, serial);
     bt_list_each (node, &master->roll.waiters) {
         bt_waiter *waiter = bt_container(node, bt_waiter, node);
         bool is_concerned = waiter->serial <= serial && (!ok || waiter->wait <= wait);
@@ -158,10 +158,10 @@ static void not_prepared(bt_master *master, const char *why)
 {
     const bt_reload_job *job = &master->roll.jobs[BT_JOB_DONE];
     char message[sizeof master->roll.last_message];
+    if (bt_upgrade_failed(master, job->serial, job->generation, false, why))
+        return;
     snprintf(message, sizeof message, "%s; the old code serves on", why);
     bt_reload_remember(master, job->generation, false, job->asked_ms, message);
-    if (bt_upgrade_concluded(master, job->serial, false, message))
-        return;
     bt_list_each (node, &master->roll.waiters) {
         bt_waiter *waiter = bt_container(node, bt_waiter, node);
         if (waiter->serial == job->serial) /* an earlier one may still succeed */
@@ -312,6 +312,8 @@ void bt_reload_prepared(bt_master *master, bt_generation *generation, const char
         bt_master_start_failed(master, why);
     else if (why != NULL)
         not_prepared(master, why);
+    else if (master->upgrade.shall_return)
+        not_prepared(master, "the program is about to change");
     else if (is_first)
         bt_roll_start_first(master, generation);
     else
@@ -426,7 +428,7 @@ static const char *why_not_now(const bt_master *master)
 {
     if (master->phase != BT_MASTER_RUNNING)
         return master->phase == BT_MASTER_STOPPING ? "the service is being stopped" : "the service is just starting";
-    return master->upgrade.on_trial ? "an upgrade is still on trial" : NULL;
+    return master->upgrade.on_trial && master->roll.state != BT_ROLL_IDLE ? "an upgrade is still on trial" : NULL;
 }
 
 static const char *why_not_back(const bt_master *master, const bt_crew *only)

@@ -4,6 +4,7 @@
 #include <base/log.h>
 #include <inttypes.h>
 #include <proc/master_state.h>
+#include <proc/upgrade.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,14 +48,15 @@ bt_generation *bt_roll_restart_generation(bt_slot *slot)
 static bool has_wrong_successor(const bt_slot *slot)
 {
     const bt_generation *target = slot->crew->target;
-    bool is_starting = slot->successor != NULL && slot->successor->generation != target;
+    bool is_starting = slot->successor != NULL && (slot->successor->generation != target || slot->successor->is_stale);
     return is_starting || (slot->wanted != NULL && slot->wanted != target);
 }
 
 /* Runs the target, and accepts from all sockets that are its. */
 static bool is_right(const bt_child *serving)
 {
-    return serving->generation == serving->slot->crew->target && !bt_listeners_are_missed(serving);
+    return serving->generation == serving->slot->crew->target && !serving->is_stale &&
+           !bt_listeners_are_missed(serving);
 }
 
 static bool slot_is_done(const bt_slot *slot)
@@ -112,7 +114,7 @@ static void begin_slot(bt_master *master, bt_slot *slot)
     roll->slot = slot;
     bt_slot_cancel_restart(slot);
     if (slot->successor != NULL) {
-        if (slot->successor->generation != crew->target || bt_slot_is_surplus(slot))
+        if (has_wrong_successor(slot) || bt_slot_is_surplus(slot))
             bt_child_kill(slot->successor); /* it starts other code; its end brings us back here */
         return;
     }
@@ -335,6 +337,12 @@ static void fail(bt_master *master, const bt_child *culprit, bool took_traffic, 
     bt_roll *roll = &master->roll;
     bt_reload_progress(master, roll->slot, "failed", 0, roll->generation, reason);
     bt_log(BT_LOG_ERROR, "roll-failed generation=%" PRIu64 " reason=\"%s\"", roll->generation, reason);
+    if (bt_upgrade_failed(master, roll->serial, roll->generation, took_traffic, reason)) {
+        remember_log(roll, culprit);
+        mark_failed(master, reason);
+        bt_roll_stop(master);
+        return;
+    }
     if (roll->is_mending) {
         bt_log(BT_LOG_ERROR, "way-back-failed reason=\"%s\"", reason);
     } else if (roll->state == BT_ROLL_REVERTING) {
@@ -544,6 +552,25 @@ void bt_roll_adopted(bt_master *master)
     rest(master);
 }
 
+void bt_roll_go_back(bt_master *master, uint64_t generation, bool took_traffic, const char *reason)
+{
+    bt_roll *roll = &master->roll;
+    stop_timers(master);
+    roll->state = BT_ROLL_REVERTING;
+    roll->failed = generation;
+    roll->failed_serial = roll->last_serial;
+    roll->started_ms = bt_clock_ms();
+    snprintf(roll->failure, sizeof roll->failure, "%s", reason);
+    for (size_t i = 0; i < master->crew_count; i++) {
+        bt_crew *crew = master->crews[i];
+        crew->shall_leave = false;
+        crew->in_roll = crew->is_rolling = !crew->is_leaving;
+        if (crew->in_roll && generation != 0 && crew->target->number == generation && is_unproven(crew))
+            send_back(crew, took_traffic);
+    }
+    advance(master);
+}
+
 /* ---- start and stop ---- */
 
 void bt_roll_init(bt_master *master)
@@ -617,6 +644,8 @@ void bt_roll_start(bt_master *master, const bt_reload_job *job, uint64_t number,
 {
     bt_roll *roll = &master->roll;
     bool was_idle = roll->state == BT_ROLL_IDLE;
+    if (was_idle)
+        bt_upgrade_superseded(master);
     overtake(master);
     if (was_idle)
         roll->started_ms = job->asked_ms;

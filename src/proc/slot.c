@@ -97,6 +97,8 @@ static void restart_later(bt_slot *slot, uint64_t lived_ms)
     if (slot->crew->master->phase != BT_MASTER_RUNNING || is_filled || bt_slot_is_surplus(slot) ||
         uv_is_active((uv_handle_t *) &slot->restart))
         return;
+    if (slot->crew->master->upgrade.shall_return)
+        return; /* the old program does it */
     uint64_t delay = backoff_ms(slot, lived_ms);
     slot->restarts++;
     if (slot->short_lives >= BT_CRASH_LOOP)
@@ -107,6 +109,16 @@ static void restart_later(bt_slot *slot, uint64_t lived_ms)
         bt_slot_spawn(slot, bt_roll_restart_generation(slot));
     else
         uv_timer_start(&slot->restart, on_restart, delay, 0);
+}
+
+void bt_slot_fill(bt_slot *slot, uint64_t pause_ms)
+{
+    if (slot->serving != NULL || slot->successor != NULL || bt_slot_is_surplus(slot))
+        return;
+    if (pause_ms == 0)
+        bt_slot_spawn(slot, bt_roll_restart_generation(slot));
+    else
+        uv_timer_start(&slot->restart, on_restart, pause_ms, 0);
 }
 
 /* ---- children: what they say ---- */
@@ -418,6 +430,7 @@ bt_child *bt_child_adopt(const bt_child *facts, int channel_fd, uint64_t end_in_
     child->started_wall_ms = facts->started_wall_ms;
     child->killed_by_us = facts->killed_by_us;
     child->handed_over = facts->handed_over;
+    child->sockets = facts->sockets;
     snprintf(child->failure, sizeof child->failure, "%s", facts->failure);
     if (end_in_ms != BT_NO_LIMIT)
         uv_timer_start(&child->timer, on_kill_time, end_in_ms, 0);

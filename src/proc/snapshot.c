@@ -1,5 +1,6 @@
 /* proc/snapshot.c: everything the master knows as one JSON object, which another image of it adopts (adopt.c).
- * Must not change anything: the master may have to go on as if nothing had been asked. */
+ * Must not change anything: the master may have to go on as if nothing had been asked. Nothing is left out when memory
+ * is short, then there is no object: the next image would miss it. */
 #include <baton/version.h>
 #include <jansson.h>
 #include <proc/control.h>
@@ -7,6 +8,7 @@
 #include <proc/master_state.h>
 #include <proc/upgrade.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static json_int_t number_of(const bt_generation *generation)
 {
@@ -20,9 +22,9 @@ static json_t *modules_json(const bt_generation *generation)
     json_t *array = json_array();
     for (size_t i = 0; i < generation->module_count; i++) {
         const bt_module_copy *copy = &generation->modules[i];
-        json_array_append_new(array,
-                              json_pack("{s:s, s:o, s:s, s:s}", "worker", copy->worker, "path",
-                                        bt_json_text(copy->path), "sha256", copy->sha256, "build_id", copy->build_id));
+        array = bt_json_append(array, json_pack("{s:s, s:o, s:s, s:s}", "worker", copy->worker, "path",
+                                                bt_json_bytes(copy->path), "sha256", copy->sha256, "build_id",
+                                                copy->build_id));
     }
     return array;
 }
@@ -33,10 +35,10 @@ static json_t *generations_json(const bt_master *master)
     bt_list_each (node, &master->generations) {
         const bt_generation *generation = bt_container(node, bt_generation, node);
         json_t *config = generation->config == NULL ? json_null() : master->service->config_to_json(generation->config);
-        json_array_append_new(array, json_pack("{s:I, s:I, s:o, s:o, s:o}", "number", number_of(generation),
-                                               "created_ms", (json_int_t) generation->created_ms, "failure",
-                                               bt_json_text(generation->failure), "config", config, "modules",
-                                               modules_json(generation)));
+        array = bt_json_append(array, json_pack("{s:I, s:I, s:b, s:o, s:o, s:o}", "number", number_of(generation),
+                                                "created_ms", (json_int_t) generation->created_ms, "is_whole",
+                                                generation->is_whole, "failure", bt_json_text(generation->failure),
+                                                "config", config, "modules", modules_json(generation)));
     }
     return array;
 }
@@ -51,12 +53,12 @@ static json_t *sets_json(const bt_master *master)
         const bt_listen_address *address = &set->address;
         json_t *fds = json_array();
         for (size_t i = 0; i < set->count; i++)
-            json_array_append_new(fds, json_integer(set->fds[i]));
-        json_array_append_new(array,
-                              json_pack("{s:s, s:b, s:b, s:i, s:s, s:o, s:s, s:o}", "scheme", address->scheme,
-                                        "is_unix", address->is_unix, "dual_stack", address->dual_stack, "port",
-                                        (int) address->port, "host", address->host, "path", bt_json_text(address->path),
-                                        "crew", set->crew == NULL ? "" : set->crew->name, "fds", fds));
+            fds = bt_json_append(fds, json_integer(set->fds[i]));
+        array = bt_json_append(array, json_pack("{s:s, s:b, s:b, s:i, s:s, s:s, s:o, s:s, s:o}", "scheme",
+                                                address->scheme, "is_unix", address->is_unix, "dual_stack",
+                                                address->dual_stack, "port", (int) address->port, "host", address->host,
+                                                "resolved", address->resolved, "path", bt_json_bytes(address->path),
+                                                "crew", set->crew == NULL ? "" : set->crew->name, "fds", fds));
     }
     return array;
 }
@@ -68,9 +70,12 @@ static json_t *slots_json(const bt_crew *crew)
     json_t *array = json_array();
     for (size_t i = 0; i < crew->slot_count; i++) {
         const bt_slot *slot = crew->slots[i];
-        json_array_append_new(array, json_pack("{s:i, s:i, s:I, s:s}", "restarts", (int) slot->restarts, "short_lives",
-                                               (int) slot->short_lives, "generation", (json_int_t) slot->generation,
-                                               "last_exit", slot->last_exit));
+        bool has_pause = uv_is_active((const uv_handle_t *) &slot->restart);
+        array = bt_json_append(
+            array, json_pack("{s:i, s:i, s:I, s:s, s:b, s:I}", "restarts", (int) slot->restarts, "short_lives",
+                             (int) slot->short_lives, "generation", (json_int_t) slot->generation, "last_exit",
+                             slot->last_exit, "wants_recycle", slot->wants_recycle, "pause_ms",
+                             has_pause ? (json_int_t) uv_timer_get_due_in(&slot->restart) : (json_int_t) 0));
     }
     return array;
 }
@@ -80,10 +85,10 @@ static json_t *crew_json(const bt_crew *crew)
     json_t *kept = json_array();
     json_t *exits = json_array();
     for (size_t i = 0; i < crew->kept_count; i++)
-        json_array_append_new(kept, json_integer(number_of(crew->kept[i])));
+        kept = bt_json_append(kept, json_integer(number_of(crew->kept[i])));
     for (size_t i = 0; i < crew->exit_kinds; i++)
-        json_array_append_new(exits, json_pack("{s:s, s:I}", "reason", crew->exits[i].reason, "count",
-                                               (json_int_t) crew->exits[i].count));
+        exits = bt_json_append(exits, json_pack("{s:s, s:I}", "reason", crew->exits[i].reason, "count",
+                                                (json_int_t) crew->exits[i].count));
     return json_pack("{s:s, s:i, s:I, s:I, s:I, s:o, s:b, s:o, s:o}", "name", crew->name, "row",
                      (int) (crew->row - crew->master->rows), "good", number_of(crew->good), "previous",
                      number_of(crew->previous), "target", number_of(crew->target), "kept", kept, "is_leaving",
@@ -104,17 +109,21 @@ static json_t *child_json(const bt_child *child)
 {
     const bt_slot *slot = child->slot;
     bool has_end = uv_is_active((const uv_handle_t *) &child->timer);
-    json_t *object = json_pack(
-        "{s:i, s:i, s:i, s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:b, s:b, s:o}", "crew", (int) index_of(slot->crew),
-        "slot", slot->index, "pid", (int) child->pid, "number", (json_int_t) child->number, "generation",
-        number_of(child->generation), "fd", child->channel.fd, "row", (int) (child->row - slot->crew->master->rows),
-        "state", (int) child->state, "started_ms", (json_int_t) child->started_ms, "ready_ms",
-        (json_int_t) child->ready_ms, "started_wall_ms", (json_int_t) child->started_wall_ms, "killed_by_us",
-        child->killed_by_us, "handed_over", child->handed_over, "failure", bt_json_text(child->failure));
-    json_object_set_new(object, "end_in_ms",
-                        has_end ? json_integer((json_int_t) uv_timer_get_due_in(&child->timer)) : json_null());
-    json_object_set_new(object, "queue", bt_channel_queue_json(&child->channel));
-    return object;
+    json_t *object =
+        json_pack("{s:i, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:I, s:I, s:b, s:b, s:o}", "crew",
+                  (int) index_of(slot->crew), "slot", slot->index, "pid", (int) child->pid, "number",
+                  (json_int_t) child->number, "generation", number_of(child->generation), "fd", child->channel.fd,
+                  "row", (int) (child->row - slot->crew->master->rows), "sockets", (json_int_t) child->sockets, "state",
+                  (int) child->state, "started_ms", (json_int_t) child->started_ms, "ready_ms",
+                  (json_int_t) child->ready_ms, "started_wall_ms", (json_int_t) child->started_wall_ms, "killed_by_us",
+                  child->killed_by_us, "handed_over", child->handed_over, "failure", bt_json_text(child->failure));
+    json_t *end = has_end ? json_integer((json_int_t) uv_timer_get_due_in(&child->timer)) : json_null();
+    bool is_complete = json_object_set_new(object, "end_in_ms", end) == 0 &&
+                       json_object_set_new(object, "queue", bt_channel_queue_json(&child->channel)) == 0;
+    if (is_complete)
+        return object;
+    json_decref(object);
+    return NULL;
 }
 
 /* ---- everything ---- */
@@ -145,14 +154,15 @@ json_t *bt_snapshot(const bt_master *master)
     json_t *crews = json_array();
     json_t *children = json_array();
     for (size_t i = 0; i < master->crew_count; i++)
-        json_array_append_new(crews, crew_json(master->crews[i]));
+        crews = bt_json_append(crews, crew_json(master->crews[i]));
     bt_list_each (node, &master->children)
-        json_array_append_new(children, child_json(bt_container(node, bt_child, node)));
-    return json_pack("{s:i, s:s, s:i, s:I, s:o, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "format",
-                     BT_HANDOVER_FORMAT, "version", baton_version(), "channel_version", BT_CHANNEL_VERSION, "row_size",
-                     (json_int_t) sizeof(bt_row), "config", master->service->config_to_json(master->config), "daemon",
-                     master->config->master.daemonize, "hup_stops", master->hup_stops, "times", times_json(master),
-                     "fds", fds_json(master), "generations", generations_json(master), "listen_sets", sets_json(master),
-                     "crews", crews, "children", children, "roll", roll_json(&master->roll), "clients",
-                     bt_control_clients_json(master));
+        children = bt_json_append(children, child_json(bt_container(node, bt_child, node)));
+    return json_pack(
+        "{s:i, s:s, s:i, s:I, s:I, s:i, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "format",
+        BT_HANDOVER_FORMAT, "version", baton_version(), "channel_version", BT_CHANNEL_VERSION, "row_size",
+        (json_int_t) sizeof(bt_row), "row_count", (json_int_t) BT_ROWS, "pid", (int) getpid(), "program",
+        bt_json_bytes(master->service->program), "config", master->service->config_to_json(master->config), "daemon",
+        master->config->master.daemonize, "hup_stops", master->hup_stops, "times", times_json(master), "fds",
+        fds_json(master), "generations", generations_json(master), "listen_sets", sets_json(master), "crews", crews,
+        "children", children, "roll", roll_json(&master->roll), "clients", bt_control_clients_json(master));
 }

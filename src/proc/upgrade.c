@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <proc/control.h>
+#include <proc/json_text.h>
 #include <proc/master_state.h>
 #include <proc/upgrade.h>
 #include <signal.h>
@@ -14,119 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define VARIABLE     "BATON_UPGRADE"
-#define PATIENCE_MS  30000 /* for the check */
-#define HANDOVER_MAX (64 * 1024 * 1024)
-
-/* ---- what this program was executed for ---- */
-
-bt_upgrade_mode bt_upgrade_mode_take(int *fd)
-{
-    const char *value = getenv(VARIABLE);
-    char mode[8] = "";
-    if (value == NULL || sscanf(value, "%7[a-z]:%d", mode, fd) != 2)
-        return BT_UPGRADE_NONE;
-    unsetenv(VARIABLE); /* our children are not executed for it */
-    fcntl(*fd, F_SETFD, FD_CLOEXEC);
-    return strcmp(mode, "check") == 0 ? BT_UPGRADE_CHECK : BT_UPGRADE_ADOPT;
-}
-
-static void set_variable(const char *mode, int fd)
-{
-    char value[32];
-    snprintf(value, sizeof value, "%s:%d", mode, fd);
-    setenv(VARIABLE, value, 1);
-}
-
-/* ---- the handover as a file ---- */
-
-static int write_handover(const json_t *handover)
-{
-    int fd = memfd_create("baton-handover", MFD_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    if (json_dumpfd(handover, fd, JSON_COMPACT) < 0) {
-        close(fd);
-        return -ENOMEM;
-    }
-    return fd;
-}
-
-static json_t *load(int fd, char *why, size_t size)
-{
-    struct stat info;
-    json_error_t error;
-    if (fstat(fd, &info) < 0 || info.st_size <= 0 || info.st_size > HANDOVER_MAX) {
-        snprintf(why, size, "the handover cannot be read");
-        return NULL;
-    }
-    lseek(fd, 0, SEEK_SET);
-    json_t *handover = json_loadfd(fd, 0, &error);
-    if (handover == NULL)
-        snprintf(why, size, "the handover is not understood: %s", error.text);
-    return handover;
-}
-
-static int number_in(const json_t *handover, const char *key)
-{
-    return (int) json_integer_value(json_object_get(handover, key));
-}
-
-/* Versions that must be the same in both programs; a newer one that can talk to older ones says so here. */
-static int check_versions(const json_t *handover, char *why, size_t size)
-{
-    const struct {
-        const char *key;
-        const char *what;
-        int ours;
-    } list[] = {
-        {"format", "handover format", BT_HANDOVER_FORMAT},
-        {"channel_version", "channel version", BT_CHANNEL_VERSION},
-        {"row_size", "counter table", (int) sizeof(bt_row)},
-    };
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        int theirs = number_in(handover, list[i].key);
-        if (theirs == list[i].ours)
-            continue;
-        snprintf(why, size, "the running master has %s %d, this program %d: a restart is needed", list[i].what, theirs,
-                 list[i].ours);
-        return -EPROTO;
-    }
-    return 0;
-}
-
-/* Each configuration can be understood here. */
-static int check_configs(const json_t *handover, const bt_service *hooks, char *why, size_t size)
-{
-    size_t i;
-    const json_t *generation;
-    json_array_foreach(json_object_get(handover, "generations"), i, generation)
-    {
-        const json_t *object = json_object_get(generation, "config");
-        if (!json_is_object(object))
-            continue;
-        bt_config *config = hooks->config_from_json(object, why, size);
-        if (config == NULL)
-            return -EPROTO;
-        hooks->free_config(config);
-    }
-    return 0;
-}
-
-json_t *bt_handover_read(int fd, const bt_service *hooks, char *why, size_t size)
-{
-    json_t *handover = load(fd, why, size);
-    if (handover == NULL)
-        return NULL;
-    if (check_versions(handover, why, size) == 0 && check_configs(handover, hooks, why, size) == 0)
-        return handover;
-    json_decref(handover);
-    return NULL;
-}
+#define PATIENCE_MS 30000 /* for the check */
+#define FLUSH_MS    1000  /* for clients of the control socket that are still being answered */
 
 /* ---- descriptors through execve ---- */
 
@@ -157,14 +53,15 @@ static void inherit_all(const json_t *value, const char *key, bool inherited)
 /* Becomes `program`. Returns a negative errno when that is not possible; then nothing has changed. */
 static int execute(const bt_service *service, int program_fd, const json_t *handover)
 {
-    int fd = write_handover(handover);
+    int fd = bt_handover_write(handover);
     if (fd < 0)
         return fd;
     inherit_all(handover, NULL, true);
     set_inherited(fd, true);
-    set_variable("adopt", fd);
     fflush(NULL);
-    int err = bt_failpoint("upgrade:before-execute");
+    int err = bt_upgrade_mode_set(BT_UPGRADE_ADOPT, fd);
+    if (err == 0)
+        err = bt_failpoint("upgrade:before-execute");
     if (err < 0)
         errno = -err;
     else if (program_fd >= 0)
@@ -172,10 +69,10 @@ static int execute(const bt_service *service, int program_fd, const json_t *hand
     else
         execv(service->program, service->argv);
     err = -errno;
-    unsetenv(VARIABLE);
     inherit_all(handover, NULL, false);
     close(fd);
-    return err;
+    int clean_err = bt_upgrade_mode_set(BT_UPGRADE_NONE, -1);
+    return err == 0 ? clean_err : err;
 }
 
 /* ---- who waits ---- */
@@ -211,24 +108,45 @@ void bt_upgrade_request(bt_master *master, bt_waiter *waiter)
     const char *why = NULL;
     if (master->phase != BT_MASTER_RUNNING)
         why = master->phase == BT_MASTER_STOPPING ? "the service is being stopped" : "the service is just starting";
-    else if (master->service->program == NULL)
+    else if (master->service->program == NULL || master->service->argv == NULL || master->service->check_argv == NULL)
         why = "it is not known which program this is";
     if (why != NULL) {
         waiter->on_done(waiter, false, master->last_generation, why, "");
         return;
     }
+    bt_roll_end_patience(master); /* a roll that waits without limit would be in the way for ever */
     bt_list_append(&upgrade->waiters, &waiter->node);
     waiter->on_progress(waiter, "", -1, "checking", 0, 0, master->service->program);
     if (upgrade->checker == 0)
         upgrade->is_wanted = true; /* else: it is being checked */
 }
 
+/* Whatever it has started, too: it leads a process group. */
+static void kill_checker(const bt_upgrade *upgrade)
+{
+    if (upgrade->checker <= 0)
+        return;
+    kill(-upgrade->checker, SIGKILL);
+    kill(upgrade->checker, SIGKILL);
+}
+
+static void drop_old_program(bt_master *master)
+{
+    bt_upgrade *upgrade = &master->upgrade;
+    upgrade->on_trial = false;
+    if (upgrade->old_fd < 0)
+        return;
+    bt_master_fd_remove(master, upgrade->old_fd);
+    close(upgrade->old_fd);
+    upgrade->old_fd = -1;
+}
+
 void bt_upgrade_cancel(bt_master *master, const char *why)
 {
     bt_upgrade *upgrade = &master->upgrade;
     upgrade->is_wanted = upgrade->is_checked = upgrade->shall_return = false;
-    if (upgrade->checker > 0)
-        kill(upgrade->checker, SIGKILL);
+    drop_old_program(master);
+    kill_checker(upgrade);
     tell_all(master, false, why);
 }
 
@@ -237,8 +155,7 @@ void bt_upgrade_cancel(bt_master *master, const char *why)
 static void on_patience_over(uv_timer_t *timer)
 {
     bt_master *master = timer->data;
-    if (master->upgrade.checker > 0)
-        kill(master->upgrade.checker, SIGKILL);
+    kill_checker(&master->upgrade); /* none: it is only the time for flushing that is over */
 }
 
 void bt_upgrade_init(bt_master *master)
@@ -247,20 +164,23 @@ void bt_upgrade_init(bt_master *master)
     master->upgrade.patience.data = master;
 }
 
-/* In the child: as if somebody had called the program, with its words going to a file. */
+/* In the child: as if somebody had called the program, with its words going to a file. It ends with the master: nobody
+ * else would end one that hangs. */
 static _Noreturn void run_check(const bt_service *service, int handover_fd, int output_fd)
 {
     sigset_t none;
     int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     signal(SIGPIPE, SIG_DFL);
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(output_fd, STDOUT_FILENO) < 0 ||
         dup2(output_fd, STDERR_FILENO) < 0)
         _exit(127);
     set_inherited(handover_fd, true);
-    set_variable("check", handover_fd);
-    execv(service->program, service->argv);
+    if (bt_upgrade_mode_set(BT_UPGRADE_CHECK, handover_fd) == 0)
+        execv(service->program, service->check_argv);
     dprintf(STDERR_FILENO, "%s: %s\n", service->program, strerror(errno));
     _exit(127);
 }
@@ -268,8 +188,10 @@ static _Noreturn void run_check(const bt_service *service, int handover_fd, int 
 static int fork_check(bt_master *master)
 {
     bt_upgrade *upgrade = &master->upgrade;
+    if (stat(master->service->program, &upgrade->program) < 0)
+        return -errno;
     json_t *handover = bt_snapshot(master);
-    int handover_fd = handover == NULL ? -ENOMEM : write_handover(handover);
+    int handover_fd = handover == NULL ? -ENOMEM : bt_handover_write(handover);
     json_decref(handover);
     if (handover_fd < 0)
         return handover_fd;
@@ -292,13 +214,18 @@ static int fork_check(bt_master *master)
 
 void bt_upgrade_fork_check(bt_master *master)
 {
-    master->upgrade.is_wanted = false;
+    char why[512];
+    master->upgrade.is_wanted = master->upgrade.is_checked = false;
+    bt_master_give_reserve(master);
     int err = fork_check(master);
-    if (err < 0)
-        refuse(master, strerror(-err));
+    bt_master_take_reserve(master);
+    if (err == 0)
+        return;
+    snprintf(why, sizeof why, "%s: %s", master->service->program, strerror(-err));
+    refuse(master, why);
 }
 
-/* Its last words, without the line feed at their end. */
+/* Its last words, without the line feeds at their end. */
 static void read_output(int fd, char *out, size_t size)
 {
     struct stat info = {0};
@@ -310,10 +237,26 @@ static void read_output(int fd, char *out, size_t size)
         out[len - 1] = '\0';
 }
 
-static const char *last_line(const char *text)
+/* The version that it has passed for, or NULL. A start program may say more than the library in it does. */
+static const char *passed_version(const char *output)
 {
-    const char *line = strrchr(text, '\n');
-    return line == NULL ? text : line + 1;
+    const char *found = strstr(output, BT_CHECK_PASSED);
+    bool begins_line = found != NULL && (found == output || found[-1] == '\n');
+    return begins_line ? found + strlen(BT_CHECK_PASSED) : NULL;
+}
+
+static void describe_failure(const bt_master *master, int status, bool was_in_time, const char *output, char *why,
+                             size_t size)
+{
+    const char *program = master->service->program;
+    char text[64];
+    if (!was_in_time)
+        snprintf(why, size, "%s did not end its check in time", program);
+    else if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        snprintf(why, size, "%s cannot take over a running service: its check ended without a word about it", program);
+    else
+        snprintf(why, size, "%s failed its check (%s)%s%s", program, bt_exit_text(status, text, sizeof text),
+                 output[0] == '\0' ? "" : ": ", output);
 }
 
 static void check_ended(bt_master *master, int status)
@@ -321,29 +264,23 @@ static void check_ended(bt_master *master, int status)
     bt_upgrade *upgrade = &master->upgrade;
     char output[768];
     char text[64];
-    char why[1024];
+    char why[1600];
     upgrade->checker = 0;
     bool was_in_time = uv_is_active((uv_handle_t *) &upgrade->patience);
     uv_timer_stop(&upgrade->patience);
     read_output(upgrade->output_fd, output, sizeof output);
     close(upgrade->output_fd);
     upgrade->output_fd = -1;
-    const char *line = last_line(output);
-    bool passed =
-        WIFEXITED(status) && WEXITSTATUS(status) == 0 && strncmp(line, BT_CHECK_PASSED, strlen(BT_CHECK_PASSED)) == 0;
-    if (master->phase != BT_MASTER_RUNNING)
+    const char *version = WIFEXITED(status) && WEXITSTATUS(status) == 0 ? passed_version(output) : NULL;
+    if (master->phase != BT_MASTER_RUNNING || upgrade->shall_return)
         return;
-    if (passed) {
-        snprintf(text, sizeof text, "from %s to %.32s", baton_version(), line + strlen(BT_CHECK_PASSED));
+    if (version != NULL) {
+        snprintf(text, sizeof text, "from %s to %.*s", baton_version(), (int) strcspn(version, "\n"), version);
         progress(master, "upgrading", text);
         upgrade->is_checked = true;
         return;
     }
-    if (!was_in_time)
-        snprintf(why, sizeof why, "%s did not end its check in time", master->service->program);
-    else
-        snprintf(why, sizeof why, "%s failed its check (%s)%s%s", master->service->program,
-                 bt_exit_text(status, text, sizeof text), output[0] == '\0' ? "" : ": ", output);
+    describe_failure(master, status, was_in_time, output, why, sizeof why);
     refuse(master, why);
 }
 
@@ -363,13 +300,16 @@ bool bt_upgrade_is_pending(const bt_master *master)
     const bt_upgrade *upgrade = &master->upgrade;
     const bt_roll *roll = &master->roll;
     bool is_idle = roll->state == BT_ROLL_IDLE && roll->helper == 0 && roll->helper_handles == 0 &&
-                   !roll->jobs[BT_JOB_NOW].is_wanted;
+                   !roll->jobs[BT_JOB_NOW].is_wanted && upgrade->checker == 0;
     return master->phase == BT_MASTER_RUNNING && is_idle && (upgrade->is_checked || upgrade->shall_return);
 }
 
-static json_t *report_of(const char *message, uint64_t serial)
+/* For the old program. generation 0: this one could not even adopt, and nothing has been rolled. */
+static json_t *report_of(const bt_upgrade *upgrade, const char *log)
 {
-    return json_pack("{s:s, s:I}", "message", message, "serial", (json_int_t) serial);
+    return json_pack("{s:o, s:o, s:I, s:b, s:I}", "message", bt_json_text(upgrade->failure), "log", bt_json_text(log),
+                     "generation", (json_int_t) upgrade->failed, "took_traffic", upgrade->took_traffic, "old_last",
+                     (json_int_t) upgrade->old_last);
 }
 
 /* The handover for the next program, or for the old one when this one has failed. */
@@ -377,13 +317,17 @@ static json_t *describe(bt_master *master, int old_fd)
 {
     bt_upgrade *upgrade = &master->upgrade;
     json_t *handover = bt_snapshot(master);
-    if (handover == NULL)
-        return NULL;
-    if (upgrade->shall_return)
-        json_object_set_new(handover, "report", report_of(upgrade->failure, upgrade->serial));
-    else
-        json_object_set_new(handover, "old_program", json_pack("{s:i}", "fd", old_fd));
-    return handover;
+    int err = handover == NULL ? -1 : 0;
+    if (err == 0 && upgrade->shall_return)
+        err = json_object_set_new(handover, "report", report_of(upgrade, master->roll.failure_log));
+    else if (err == 0)
+        err = json_object_set_new(
+            handover, "old_program",
+            json_pack("{s:i, s:I}", "fd", old_fd, "last_process", (json_int_t) master->last_process));
+    if (err == 0)
+        return handover;
+    json_decref(handover);
+    return NULL;
 }
 
 /* Returns only when it could not be done. */
@@ -401,17 +345,6 @@ static int change_program(bt_master *master)
     return err;
 }
 
-static void drop_old_program(bt_master *master)
-{
-    bt_upgrade *upgrade = &master->upgrade;
-    upgrade->on_trial = false;
-    if (upgrade->old_fd < 0)
-        return;
-    bt_master_fd_remove(master, upgrade->old_fd);
-    close(upgrade->old_fd);
-    upgrade->old_fd = -1;
-}
-
 static void not_changed(bt_master *master, int err)
 {
     bt_upgrade *upgrade = &master->upgrade;
@@ -421,10 +354,52 @@ static void not_changed(bt_master *master, int err)
         refuse(master, why);
         return;
     }
+    /* Then this one does what it can: its own processes run the code from before. */
     bt_log(BT_LOG_ERROR, "old-program-not-executed error=\"%s\"", strerror(-err));
     upgrade->shall_return = false;
     drop_old_program(master);
-    bt_reload_answer(master, upgrade->serial, false, BT_WAIT_PROBATION, upgrade->failure);
+    bt_roll_go_back(master, upgrade->failed, upgrade->took_traffic, upgrade->failure);
+}
+
+/* A client that has not read its answer yet would get the rest of it from nobody. */
+static bool must_flush(bt_master *master)
+{
+    bt_upgrade *upgrade = &master->upgrade;
+    if (!bt_control_has_unsent(master))
+        return false;
+    uint64_t now_ms = uv_now(&master->loop);
+    if (upgrade->flush_by_ms == 0) {
+        upgrade->flush_by_ms = now_ms + FLUSH_MS;
+        uv_timer_start(&upgrade->patience, on_patience_over, FLUSH_MS, 0);
+    }
+    return now_ms < upgrade->flush_by_ms;
+}
+
+/* What was checked is what is executed. */
+static bool is_checked_file(const bt_master *master)
+{
+    const struct stat *checked = &master->upgrade.program;
+    struct stat now;
+    return stat(master->service->program, &now) == 0 && now.st_dev == checked->st_dev &&
+           now.st_ino == checked->st_ino && now.st_size == checked->st_size &&
+           now.st_mtim.tv_sec == checked->st_mtim.tv_sec && now.st_mtim.tv_nsec == checked->st_mtim.tv_nsec &&
+           now.st_ctim.tv_sec == checked->st_ctim.tv_sec && now.st_ctim.tv_nsec == checked->st_ctim.tv_nsec;
+}
+
+static void execute_checked(bt_master *master)
+{
+    bt_upgrade *upgrade = &master->upgrade;
+    if (!upgrade->shall_return && !is_checked_file(master)) {
+        upgrade->is_checked = false;
+        upgrade->is_wanted = true; /* a newer one was put there meanwhile */
+        return;
+    }
+    upgrade->flush_by_ms = 0;
+    uv_timer_stop(&upgrade->patience);
+    bt_master_give_reserve(master);
+    int err = change_program(master);
+    bt_master_take_reserve(master);
+    not_changed(master, err);
 }
 
 /* With all signals blocked; those that were caught and not handled yet are handled first, for the next program does not
@@ -437,25 +412,85 @@ void bt_upgrade_execute(bt_master *master)
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
     uv_run(&master->loop, UV_RUN_NOWAIT);
-    if (bt_upgrade_is_pending(master) && !bt_spawn_is_pending(master)) {
-        int err = change_program(master);
-        not_changed(master, err);
-    }
+    if (bt_upgrade_is_pending(master) && !bt_spawn_is_pending(master) && !must_flush(master))
+        execute_checked(master);
     sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+/* ---- the trial ---- */
+
+bool bt_upgrade_failed(bt_master *master, uint64_t serial, uint64_t generation, bool took_traffic, const char *reason)
+{
+    bt_upgrade *upgrade = &master->upgrade;
+    if (upgrade->shall_return)
+        return true;
+    if (!upgrade->on_trial || serial < upgrade->serial || master->phase != BT_MASTER_RUNNING || upgrade->old_fd < 0)
+        return false;
+    upgrade->on_trial = false;
+    upgrade->shall_return = true;
+    upgrade->failed = generation;
+    upgrade->took_traffic = took_traffic;
+    snprintf(upgrade->failure, sizeof upgrade->failure, "%s", reason);
+    bt_prepare_cancel(master);
+    kill_checker(upgrade);
+    for (size_t i = 0; i < master->crew_count; i++) {
+        for (size_t j = 0; j < master->crews[i]->slot_count; j++)
+            bt_slot_cancel_spawn(master->crews[i]->slots[j]); /* it would be one more of this program */
+    }
+    return true;
+}
+
+void bt_upgrade_served(bt_master *master, uint64_t serial)
+{
+    if (master->upgrade.on_trial && serial >= master->upgrade.serial && !master->roll.in_probation)
+        drop_old_program(master);
+}
+
+void bt_upgrade_superseded(bt_master *master)
+{
+    if (master->upgrade.on_trial && master->roll.serial >= master->upgrade.serial)
+        drop_old_program(master);
 }
 
 /* ---- afterwards, in the other program ---- */
 
-static void tell_report(bt_master *master, const json_t *report)
+static uint64_t uint_in(const json_t *object, const char *key)
+{
+    return (uint64_t) json_integer_value(json_object_get(object, key));
+}
+
+static void mark_stale(bt_master *master, uint64_t old_last)
+{
+    bt_list_each (node, &master->children) {
+        bt_child *child = bt_container(node, bt_child, node);
+        child->is_stale = child->number > old_last;
+    }
+}
+
+static void go_back(bt_master *master, const json_t *report, const char *from)
 {
     const char *message = json_string_value(json_object_get(report, "message"));
-    uint64_t serial = (uint64_t) json_integer_value(json_object_get(report, "serial"));
+    uint64_t generation = uint_in(report, "generation");
     char text[1200];
-    snprintf(text, sizeof text, "%s; the old program serves on", message == NULL ? "the upgrade failed" : message);
+    snprintf(text, sizeof text, "%s; %s instead of %s again", message == NULL ? "the upgrade failed" : message,
+             baton_version(), from);
     bt_log(BT_LOG_ERROR, "upgrade-undone reason=\"%s\"", text);
-    bt_roll_adopted(master);
-    tell_all(master, false, text);
-    bt_reload_answer(master, serial, false, BT_WAIT_PROBATION, text);
+    const char *log = json_string_value(json_object_get(report, "log"));
+    snprintf(master->roll.failure_log, sizeof master->roll.failure_log, "%s", log == NULL ? "" : log);
+    bt_list_move_all(&master->roll.waiters, &master->upgrade.waiters);
+    mark_stale(master, generation == 0 ? master->last_process : uint_in(report, "old_last"));
+    bt_roll_go_back(master, generation, json_is_true(json_object_get(report, "took_traffic")), text);
+}
+
+static void take_old_program(bt_master *master, const json_t *old_program, const char *version)
+{
+    bt_upgrade *upgrade = &master->upgrade;
+    upgrade->old_fd = (int) uint_in(old_program, "fd");
+    upgrade->old_last = uint_in(old_program, "last_process");
+    set_inherited(upgrade->old_fd, false);
+    if (bt_master_fd_add(master, upgrade->old_fd) < 0)
+        bt_log(BT_LOG_WARN, "old-program-descriptor-kept-by-processes");
+    bt_log(BT_LOG_INFO, "on-trial old_version=%s", version);
 }
 
 void bt_upgrade_continue(bt_master *master, const json_t *handover)
@@ -464,20 +499,17 @@ void bt_upgrade_continue(bt_master *master, const json_t *handover)
     const json_t *report = json_object_get(handover, "report");
     const json_t *old_program = json_object_get(handover, "old_program");
     const char *version = json_string_value(json_object_get(handover, "version"));
-    bt_log(BT_LOG_INFO, "adopted from=%s to=%s processes=%zu", version == NULL ? "?" : version, baton_version(),
+    version = version == NULL ? "?" : version;
+    bt_log(BT_LOG_INFO, "adopted from=%s to=%s processes=%zu", version, baton_version(),
            json_array_size(json_object_get(handover, "children")));
+    bt_roll_adopted(master);
     if (report != NULL) {
-        tell_report(master, report);
+        go_back(master, report, version);
         return;
     }
-    if (old_program != NULL) {
-        upgrade->old_fd = number_in(old_program, "fd");
-        set_inherited(upgrade->old_fd, false);
-        if (bt_master_fd_add(master, upgrade->old_fd) < 0)
-            bt_log(BT_LOG_WARN, "old-program-descriptor-kept-by-processes");
-    }
+    if (old_program != NULL)
+        take_old_program(master, old_program, version);
     upgrade->on_trial = true;
-    bt_roll_adopted(master);
     upgrade->serial = bt_reload_for_upgrade(master);
     bt_list *node;
     while ((node = bt_list_pop(&upgrade->waiters)) != NULL) {
@@ -487,30 +519,20 @@ void bt_upgrade_continue(bt_master *master, const json_t *handover)
     }
 }
 
-bool bt_upgrade_concluded(bt_master *master, uint64_t serial, bool ok, const char *message)
-{
-    bt_upgrade *upgrade = &master->upgrade;
-    if (!upgrade->on_trial || serial < upgrade->serial)
-        return upgrade->shall_return && serial <= upgrade->serial;
-    if (ok || master->phase != BT_MASTER_RUNNING || upgrade->old_fd < 0) {
-        drop_old_program(master);
-        return false;
-    }
-    upgrade->on_trial = false;
-    upgrade->shall_return = true;
-    snprintf(upgrade->failure, sizeof upgrade->failure, "%s", message);
-    return true;
-}
-
 void bt_upgrade_return(const bt_service *service, const char *why)
 {
     json_t *handover = service->handover;
-    int old_fd = number_in(json_object_get(handover, "old_program"), "fd");
+    const json_t *old_program = json_object_get(handover, "old_program");
     bt_log(BT_LOG_ERROR, "not-adopted reason=\"%s\"", why);
-    if (json_object_get(handover, "old_program") == NULL)
+    if (old_program == NULL)
         return; /* this is the old one */
-    json_object_set_new(handover, "report", report_of(why, 0));
+    int old_fd = (int) uint_in(old_program, "fd");
+    bt_upgrade failed = {0};
+    snprintf(failed.failure, sizeof failed.failure, "%s", why);
+    set_inherited(old_fd, false); /* what is executed need not stay open */
+    int err = json_object_set_new(handover, "report", report_of(&failed, "")) < 0 ? -ENOMEM : 0;
     json_object_del(handover, "old_program");
-    int err = execute(service, old_fd, handover);
+    if (err == 0)
+        err = execute(service, old_fd, handover);
     bt_log(BT_LOG_ERROR, "old-program-not-executed error=\"%s\"", strerror(-err));
 }

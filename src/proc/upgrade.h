@@ -19,7 +19,7 @@ struct bt_waiter;
 
 #define BT_HANDOVER_FORMAT 1
 
-/* Last line of a check that went well, followed by the version. */
+/* Begins the line that a check says when it went well, before the version. */
 #define BT_CHECK_PASSED "baton-upgrade-check passed: "
 
 typedef enum bt_upgrade_mode {
@@ -28,11 +28,23 @@ typedef enum bt_upgrade_mode {
     BT_UPGRADE_ADOPT, /* be the master from now on */
 } bt_upgrade_mode;
 
-/* What this program was executed for, from its environment, which then forgets it. *fd: the handover. */
+/* ---- upgrade_file.c ---- */
+
+/* What this program was executed for, from its environment, which then forgets it. *fd: the handover. A variable that
+ * does not name a handover means nothing. */
 bt_upgrade_mode bt_upgrade_mode_take(int *fd);
 
-/* Reads and checks a handover without touching what it names. NULL with words in `why`. */
-struct json_t *bt_handover_read(int fd, const bt_service *hooks, char *why, size_t size);
+/* The contrary, for the program that is executed next; BT_UPGRADE_NONE takes it back. 0 or a negative errno. */
+BATON_NODISCARD int bt_upgrade_mode_set(bt_upgrade_mode mode, int fd);
+
+/* A sealed file with it, close-on-exec; or a negative errno. */
+BATON_NODISCARD int bt_handover_write(const struct json_t *handover);
+
+/* Reads it, without a look at what it says. NULL with words in `why`. */
+struct json_t *bt_handover_load(int fd, char *why, size_t size);
+
+/* Whether it could be adopted here; touches nothing that it names. 0, or a negative errno with words in `why`. */
+BATON_NODISCARD int bt_handover_check(const struct json_t *handover, const bt_service *hooks, char *why, size_t size);
 
 /* ---- in the master ---- */
 
@@ -43,7 +55,7 @@ struct json_t *bt_snapshot(const struct bt_master *master);
  * handover names is closed then. */
 BATON_NODISCARD int bt_adopt(struct bt_master *master, const struct json_t *handover, char *why, size_t size);
 
-/* After the signals are watched: rolls to the new program's code, or tells who waits how the way back went. */
+/* After the signals are watched: rolls to the new program's code, or back to the old one's. */
 void bt_upgrade_continue(struct bt_master *master, const struct json_t *handover);
 
 void bt_upgrade_init(struct bt_master *master);
@@ -59,9 +71,16 @@ void bt_upgrade_execute(struct bt_master *master);
 /* A child may have been the check. */
 void bt_upgrade_reap(struct bt_master *master);
 
-/* The first roll under the new program has failed or succeeded. True when it is the upgrade that failed: who waits
- * hears of it from the old program. */
-bool bt_upgrade_concluded(struct bt_master *master, uint64_t serial, bool ok, const char *message);
+/* The job that rolls a generation out has failed. True when it is the upgrade that failed with it: nothing is to be
+ * done any more but the way back to the old program, which rolls back and tells who waits. */
+bool bt_upgrade_failed(struct bt_master *master, uint64_t serial, uint64_t generation, bool took_traffic,
+                       const char *reason);
+
+/* All slots serve what this job rolled out; the trial ends with the probation. */
+void bt_upgrade_served(struct bt_master *master, uint64_t serial);
+
+/* A new roll begins where the last one has served: the trial is over. */
+void bt_upgrade_superseded(struct bt_master *master);
 
 /* The master stops. */
 void bt_upgrade_cancel(struct bt_master *master, const char *why);

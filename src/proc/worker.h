@@ -39,8 +39,8 @@ typedef struct bt_service {
     /* For an upgrade: what is executed, and how this program was called. */
     const char *program; /* absolute; symlinks are kept, so that a new release behind one is found */
     char *const *argv;
+    char *const *check_argv; /* does no harm in a program that does not know of upgrades */
     struct json_t *handover; /* what an earlier image of the master has left; NULL: an ordinary start */
-    int handover_fd;         /* the file it was read from */
 
     /* Loads a pinned module and takes its callbacks: runs in a process, never in the master.
      * Returns 0 or a negative errno with one line in `why`. */
