@@ -89,6 +89,8 @@ static int memfd_with(const bt_buf *payload)
 static int describe(const bt_pass_out *out, baton_conn *conn, bt_pass_record *record, bt_buf *payload)
 {
     const bt_protocol *protocol = conn->endpoint->protocol;
+    if (bt_buf_len(&conn->in) + bt_buf_len(&conn->out) > BT_PASS_MAX_PAYLOAD - BT_PASS_MAX_APP - BT_PASS_MAX_BYTES)
+        return -EMSGSIZE; /* a record like that would make the successor refuse the whole channel */
     bt_buf unread = {0};
     int err = protocol->save(conn, payload, &unread);
     *record = (bt_pass_record){

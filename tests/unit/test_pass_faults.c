@@ -346,6 +346,29 @@ static void test_large_state_without_a_descriptor_for_it_stays(void **state)
     pass_client_close(&client);
 }
 
+/* Buffers of two gigabytes that nobody touches cost nothing. */
+static void test_state_that_no_record_can_describe_stays_alone(void **state)
+{
+    pass_pair *pair = *state;
+    pass_client huge;
+    pass_client other;
+    pass_client_open(pair, &huge);
+    pass_client_open(pair, &other);
+    assert_int_equal(bt_buf_reserve(&huge.conn->out, BT_PASS_MAX_PAYLOAD), 0);
+    huge.conn->out.end += BT_PASS_MAX_PAYLOAD;
+    bt_pass_out_add(&pair->link.out, huge.conn);
+    bt_pass_out_add(&pair->link.out, other.conn);
+    bt_pass_out_pump(&pair->link.out);
+    PASS_UNTIL(pair, other.conn->state == BT_CONN_PASSED && pair->link.refused == 1);
+    assert_int_equal(pair->link.verdict, BT_VERDICT_NO_MEMORY);
+    assert_int_equal(huge.conn->state, BT_CONN_OPEN);
+    assert_true(pair->link.out.is_open);
+    assert_string_equal(pass_ask(pair, &other), "new::");
+    bt_buf_free(&huge.conn->out);
+    pass_client_close(&huge);
+    pass_client_close(&other);
+}
+
 /* EMSGSIZE comes again however often it is tried. */
 static void test_channel_that_takes_no_message_gives_the_connections_back(void **state)
 {
@@ -385,6 +408,7 @@ int main(void)
         PASS_TEST(test_successor_out_of_descriptors_refuses_what_did_not_arrive),
         PASS_TEST(test_connection_whose_memfd_did_not_arrive_is_refused),
         PASS_TEST(test_large_state_without_a_descriptor_for_it_stays),
+        PASS_TEST(test_state_that_no_record_can_describe_stays_alone),
         PASS_TEST(test_channel_that_takes_no_message_gives_the_connections_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
