@@ -259,6 +259,7 @@ def owners_of(log):
     owner, sent = {}, set()
     for pid, conn, event in log:
         if event in ("accepted", "taken", "rearmed"):
+            assert event != "rearmed" or owner[conn] == pid, "%d has put back %d, which was taken" % (pid, conn)
             owner[conn] = pid
             sent.discard(conn)
         elif event == "sent" and owner.get(conn) == pid:
