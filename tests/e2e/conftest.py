@@ -3,6 +3,7 @@ import pytest
 
 from client import HttpClient
 from harness import EXAMPLES, HAS_FAILPOINTS, Service, compile_module, worker_ini
+from upgrading import Upgradable
 
 
 def pytest_collection_modifyitems(config, items):
@@ -35,6 +36,12 @@ def new_service():
         except AssertionError as error:
             errors.append(str(error))
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def upgradable(new_service):
+    """upgradable(count=1) is a service, not started, with a program of its own to replace."""
+    return lambda **settings: Upgradable(new_service, **settings)
 
 
 @pytest.fixture

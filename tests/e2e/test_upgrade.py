@@ -1,7 +1,8 @@
 """Upgrades: another program takes the running master's place; no client, no supervisor and no second start notices.
 
-Another version is a copy of the program with other digits in its version.
+What goes wrong after the new program has taken over is in test_upgrade_faults.py.
 """
+import fcntl
 import json
 import os
 import shutil
@@ -12,66 +13,11 @@ import subprocess
 import pytest
 
 from client import get
-from harness import (BATON, BUILD, EXAMPLES, ROOT, SANITIZED, SOAK, Service, compile_module, descriptors_of, free_port,
-                     is_alive, process_state, text_module_source, wait_until, worker_ini)
+from harness import BATON, SOAK, descriptors_of, is_alive, wait_until, worker_ini
 from storm import Storm
+from upgrading import fails, put, version_of, versioned
 
-VERSION = b"0.1.0"
 UPGRADES = 20 if SOAK else 5
-
-
-def versioned(source, target, version):
-    """Puts a copy of `source` that calls itself `version` at `target`, the way a careful deploy does."""
-    data = source.read_bytes()
-    assert VERSION in data and len(version) == len(VERSION)
-    put(target, data.replace(VERSION, version.encode()))
-
-
-def put(target, data):
-    temporary = target.with_name(target.name + ".new")
-    temporary.write_bytes(data)
-    temporary.chmod(0o755)
-    os.replace(temporary, target)
-
-
-class Upgradable:
-    """A service with a baton of its own, which can be replaced."""
-
-    def __init__(self, new_service, program=None, **settings):
-        self.service = new_service(worker_ini(**settings))
-        self.program = self.service.folder / "baton"
-        shutil.copy(BATON, self.program)
-        if BATON.stat().st_size < 200000:
-            pytest.skip("this baton is linked to a shared library")
-        self.service.program = [str(program or self.program), "-c", str(self.service.folder / "baton.ini")]
-
-    def start(self):
-        self.service.start()
-        return self.service
-
-    def install(self, version):
-        versioned(BATON, self.program, version)
-
-
-@pytest.fixture
-def upgradable(new_service):
-    return lambda **settings: Upgradable(new_service, **settings)
-
-
-def version_of(service):
-    return service.status()["version"]
-
-
-def fails(service, *words, code=1):
-    """An upgrade that is refused with these words; nothing has changed."""
-    before = (version_of(service), service.pids())
-    result = service.command("upgrade")
-    assert result.returncode == code, (result.stdout, result.stderr)
-    for word in words:
-        assert word in result.stderr, result.stderr
-    assert (version_of(service), service.pids()) == before
-    assert get(service.port).status == 200
-    return result
 
 
 # ---- what an upgrade renews, and what stays ----
@@ -526,7 +472,6 @@ def test_file_that_calls_itself_a_handover_is_refused(new_service):
     os.write(fd, b'{"format":1}')
     for sealed in (False, True):
         if sealed:
-            import fcntl
             fcntl.fcntl(fd, 1033, 1 | 2 | 4 | 8)  # F_ADD_SEALS
         result = subprocess.run([*service.program, "version" if not sealed else "start"], capture_output=True, text=True,
                                 pass_fds=[fd], env=dict(service.env, BATON_UPGRADE="adopt:%d" % fd))
