@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client import HttpClient, build_request, get
+from client import ConnectionEnded, HttpClient, build_request, get
 from harness import free_port, is_alive, text_module_source, wait_until, worker_ini
 from storm import Storm
 
@@ -515,3 +515,287 @@ def test_signals_apply_the_file_too(serve):
         edit(service, ("count = %d" % (count - 1), "count = %d" % count))
         service.signal(number)
         wait_until(lambda: len(service.processes()) == count, "there are %d processes" % count)
+
+
+# ---- everything or nothing ----
+
+FAILS = """
+#include <baton.h>
+static int start(baton_worker *worker) { (void) worker; return 1; }
+static void on_request(baton_conn *conn, const baton_request *req) { (void) conn; (void) req; }
+BATON_MODULE(.on_worker_start = start, .on_request = on_request);
+"""
+
+
+def worker_text(name, port, *lines):
+    return "[worker %s]\nlisten = http://127.0.0.1:%d\nmodule = ./http-echo.so\ncount = 1\n%s\n" % (
+        name, port, "\n".join(lines))
+
+
+def fails(service, *words):
+    result = service.command("reload", *words)
+    assert result.returncode == 1, result.stdout
+    wait_until(lambda: service.status()["state"] == "running", "the way back is over")
+    return result.stderr
+
+
+def test_failed_reload_with_added_removed_and_moved_workers_restores_everything(serve, connect):
+    ports = [free_port() for _ in range(4)]
+    service = serve("[baton]\nlog_level = info\n" + worker_text("web", ports[0], "drain_timeout = 1s") +
+                    worker_text("old", ports[1]))
+    service.compile(FAILS, "bad.so")
+    clients = {port: connect(port) for port in ports[:2]}
+    pids = {port: client.request("/").pid for port, client in clients.items()}
+    (service.folder / "baton.ini").write_text(
+        "[baton]\nlog_level = info\nlog_file = other.log\n" + worker_text("web", ports[2], "count = 2").replace(
+            "count = 1\n", "") + worker_text("new", ports[3]) +
+        "[worker bad]\nmodule = ./bad.so\n")
+    assert "worker bad slot 0" in fails(service)
+    assert names(service) == ["web", "old"]
+    assert len(service.processes("web")) == 1 and not (service.folder / "other.log").exists()
+    for port, client in clients.items():
+        assert client.request("/").generation == 1 and get(port).generation == 1
+    assert pids[ports[1]] == clients[ports[1]].request("/").pid, "whom it did not concern it did not touch"
+    wait_until(lambda: not listens(ports[2]) and not listens(ports[3]), "the new addresses are closed")
+
+
+def test_failed_reload_leaves_no_socket_without_a_process(serve, connect):
+    """With reuse_port the kernel spreads connections over all sockets: one that nobody accepts from swallows them."""
+    service = serve(count=2, reuse_port="yes", source=SAYS("one"))
+    service.compile(FAILS, "app.so")
+    client = connect(service)
+    assert client.request("/").text == "one"
+    edit(service, ("count = 2", "count = 6"))
+    fails(service)
+    assert {get(service.port).text for _ in range(200)} == {"one"}
+    assert client.request("/").text == "one"
+    assert len(service.processes()) == 2
+
+
+def test_probation_that_fails_takes_the_settings_of_the_master_back(serve):
+    service = serve(count=1, master={"log_level": "info"})
+    service.crashes_expected = True
+    edit(service, ("log_level = info", "log_file = other.log"))
+    append(service, "probation = 1h\n")
+    service.reload()
+    wait_until((service.folder / "other.log").exists, "the new log is written")
+    with pytest.raises((ConnectionEnded, ConnectionError)):
+        get(service.port, "/crash")
+    wait_until(lambda: {process["generation"] for process in service.processes()} == {1}, "the old code serves")
+    wait_until(lambda: "reload generation=2 ok=no" in service.log, "the old log is written again")
+    assert get(service.port).generation == 1
+
+
+def test_plan_that_fails_in_the_middle_of_a_roll_does_not_disturb_it(serve, connect):
+    """The address that the roll may go back to stays open, and who leaves still leaves."""
+    ports = [free_port() for _ in range(4)]
+    service = serve(worker_text("web", ports[0], "ready_timeout = 1h") + worker_text("old", ports[1]))
+    client = connect(ports[0])
+    assert client.request("/").generation == 1
+    service.compile("#include <baton.h>\n#include <unistd.h>\n"
+                    "static int start(baton_worker *w) { (void) w; while (access(\"go\", F_OK)) usleep(1000);"
+                    " return access(\"bad\", F_OK) == 0; }\n"
+                    "static void on_request(baton_conn *c, const baton_request *r) { (void) r;"
+                    " baton_reply(c, 200, \"text/plain\", \"slow\"); }\n"
+                    "BATON_MODULE(.on_worker_start = start, .on_request = on_request);\n", "slow.so")
+    slow = worker_text("web", ports[2], "ready_timeout = 1h").replace("http-echo.so", "slow.so")
+    (service.folder / "baton.ini").write_text(slow)  # moved, and without "old"
+    service.must("reload", "--no-wait")
+    wait_until(lambda: service.processes(state="starting"), "the roll is under way")
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        append(service, worker_text("new", busy.getsockname()[1]))
+        result = service.command("reload")
+        assert result.returncode == 1 and "worker new: cannot listen" in result.stderr
+    assert get(ports[0]).generation == 1, "its way back is open"
+    (service.folder / "bad").touch()
+    (service.folder / "go").touch()
+    wait_until(lambda: service.status()["state"] == "running", "the roll has failed")
+    assert get(ports[0]).generation == 1 and get(ports[1]).generation == 1
+    assert client.request("/").generation == 1
+    before = service.pids()
+    service.crashes_expected = True
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: service.pids() not in ([], before), "its successor has the address, too")
+    assert get(ports[0]).generation == 1
+    (service.folder / "baton.ini").write_text(slow)
+    (service.folder / "bad").unlink()
+    service.reload()
+    assert get(ports[2]).text == "slow"
+    wait_until(lambda: names(service) == ["web"], "the old worker is gone")
+
+
+def test_worker_that_never_starts_can_be_removed_while_its_roll_waits_for_it(serve, connect):
+    port = free_port()
+    service = serve(worker_ini(count=1, ready_timeout="1h"))
+    service.compile("#include <baton.h>\n#include <unistd.h>\n"
+                    "static int start(baton_worker *w) { (void) w; return pause(); }\n"
+                    "static void on_request(baton_conn *c, const baton_request *r) { (void) c; (void) r; }\n"
+                    "BATON_MODULE(.on_worker_start = start, .on_request = on_request);\n", "slow.so")
+    client = connect(service)
+    assert client.request("/").generation == 1
+    text = (service.folder / "baton.ini").read_text()
+    append(service, "[worker slow]\nlisten = http://127.0.0.1:%d\nmodule = ./slow.so\nready_timeout = 1h\n" % port)
+    service.must("reload", "--no-wait")
+    wait_until(lambda: service.status()["state"] == "reloading" and "slow" in names(service) and
+               service.processes("slow", "starting"), "it hangs")
+    (service.folder / "baton.ini").write_text(text)
+    service.reload()
+    wait_until(lambda: names(service) == ["web"], "it is gone")
+    wait_until(lambda: not listens(port), "its address is closed")
+    assert client.request("/").generation == 3
+
+
+# ---- workers that change places ----
+
+def test_removed_worker_comes_back(serve, connect):
+    port = free_port()
+    service = serve(worker_ini(count=1) + worker_text("other", port))
+    with_both = (service.folder / "baton.ini").read_text()
+    alone = with_both[:with_both.index("[worker other]")]
+    client = connect(service)
+    busy = connect(port).send(build_request("/sleep/1500"))
+    assert get(port).status == 200
+    for number in range(6):
+        (service.folder / "baton.ini").write_text(alone if number % 2 == 0 else with_both)
+        service.reload()
+        assert client.request("/").generation == number + 2
+        if number % 2 == 1:
+            assert get(port).generation == number + 2
+    assert busy.read_response().status == 200
+    wait_until(lambda: names(service) == ["web", "other"], "the removed ones are gone")
+
+
+@REUSE_PORT
+def test_two_workers_swap_their_addresses(serve, connect, reuse_port):
+    ports = [free_port(), free_port()]
+    service = serve(worker_text("a", ports[0], "reuse_port = " + reuse_port) +
+                    worker_text("b", ports[1], "reuse_port = " + reuse_port))
+    pids = [get(port).pid for port in ports]
+    clients = [connect(port) for port in ports]
+    for client, pid in zip(clients, pids):
+        assert client.request("/").pid == pid
+    edit(service, (":%d" % ports[0], ":x"), (":%d" % ports[1], ":%d" % ports[0]), (":x", ":%d" % ports[1]))
+    service.reload()
+    a, b = (service.pids(name)[0] for name in "ab")
+    assert [get(port).pid for port in ports] == [b, a]
+    assert [client.request("/").pid for client in clients] == [a, b], "connections stay with their worker"
+
+
+def test_address_of_a_worker_that_keeps_it_is_not_given_to_another(serve):
+    ports = [free_port(), free_port()]
+    service = serve(worker_text("gate", ports[0], "reloadable = no") + worker_text("web", ports[1]))
+    edit(service, (":%d" % ports[0], ":%d" % free_port()), (":%d" % ports[1], ":%d" % ports[0]))
+    complaint = fails(service)
+    assert "worker web: http://127.0.0.1:%d is the address of worker gate" % ports[0] in complaint
+    assert get(ports[0]).generation == get(ports[1]).generation == 1
+    service.reload("gate")
+    service.reload("web")
+    assert get(ports[0]).pid == service.pids("web")[0]
+
+
+@pytest.mark.timeout(300)
+def test_unix_address_there_and_back_under_load(serve, connect):
+    service = serve(worker_ini(count=2, listen="http+unix://{folder}/a.sock"))
+    a, b = str(service.folder / "a.sock"), str(service.folder / "b.sock")
+    with Storm(service, "--connections", "16", unix=a) as storm:
+        for old, new in ((a, b), (b, a)) * 3:
+            edit(service, (old, new))
+            service.reload()
+            assert get(new).status == 200
+            wait_until(lambda: not Path(old).exists(), "the old one is gone")
+    storm.assert_nothing_lost()
+
+
+def test_port_0_stays_the_same_port(serve):
+    service = serve(worker_ini(count=1, listen="http://127.0.0.1:0", reuse_port="yes"))
+    address = service.worker()["addresses"]
+    port = int(address[0].rpartition(":")[2])
+    for count in ("2", "3", "1"):
+        path = service.folder / "baton.ini"
+        path.write_text(re.sub(r"count = \d", "count = " + count, path.read_text()))
+        service.reload()
+        assert service.worker()["addresses"] == address
+        assert {get(port).status for _ in range(20)} == {200}
+
+
+def test_host_names_are_looked_up_when_a_reload_needs_them(serve, connect):
+    service = serve(count=1)
+    client = connect(service)
+    old_port, port = service.port, free_port()
+    edit(service, ("http://127.0.0.1:%d" % old_port, "http://localhost:%d" % port))
+    service.reload()
+    assert get(port).generation == 2 and client.request("/").generation == 2
+    edit(service, ("localhost", "no-such-host.invalid"))
+    complaint = fails(service)
+    assert 'worker web: host "no-such-host.invalid": ' in complaint
+    assert get(port).generation == 2
+
+
+# ---- count, in quick succession ----
+
+def test_slot_that_is_being_emptied_is_filled_again_at_once(serve, connect):
+    """count goes down and up while a request of the slot that goes is being handled."""
+    service = serve(count=2, drain_timeout="1h")
+    pids = service.pids()
+    busy = []
+    while {client.pid_of_busy for client in busy} != set(pids):
+        client = connect(service)
+        client.pid_of_busy = client.request("/").pid
+        client.send(build_request("/sleep/600000"))
+        busy.append(client)
+    edit(service, ("count = 2", "count = 1"))
+    service.reload()
+    edit(service, ("count = 1", "count = 2"))
+    service.reload()
+    assert [process["slot"] for process in service.processes()] == [0, 1]
+    assert {process["pid"] for process in service.processes(state="draining")} >= set(pids)
+
+
+@REUSE_PORT
+@pytest.mark.timeout(300)
+def test_count_changes_faster_than_rolls(serve, reuse_port):
+    service = serve(count=2, reuse_port=reuse_port)
+    count = 2
+    with Storm(service, "--connections", "32", "--one-shot", "2") as storm:
+        for wanted in (5, 1, 4, 2, 6, 1, 3):
+            edit(service, ("count = %d" % count, "count = %d" % wanted))
+            service.must("reload", "--no-wait")
+            count = wanted
+        service.reload()
+    storm.assert_nothing_lost()
+    assert [process["slot"] for process in service.processes()] == [0, 1, 2]
+    wait_until(lambda: len(service.worker()["processes"]) == 3, "the others have ended")
+
+
+@pytest.mark.timeout(300)
+def test_count_changes_with_stop_first_lose_nothing(serve):
+    service = serve(count=3, strategy="stop-first")
+    count = 3
+    with Storm(service, "--connections", "32") as storm:
+        for wanted in (2, 4, 2):
+            edit(service, ("count = %d" % count, "count = %d" % wanted))
+            service.reload()
+            count = wanted
+    storm.assert_nothing_lost()
+    assert len(service.processes()) == 2
+
+
+def test_slot_in_backoff_disappears(new_service):
+    service = new_service(worker_ini(count=2, module="./app.so"))
+    service.compile("#include <baton.h>\n#include <unistd.h>\n"
+                    "static void look(void *arg) { if (baton_worker_slot(arg) == 1 && access(\"broken\", F_OK) == 0)"
+                    " _exit(3); }\n"
+                    "static int start(baton_worker *w) { return baton_timer_every(5, look, w) == NULL; }\n"
+                    "static void on_request(baton_conn *c, const baton_request *r) { (void) r;"
+                    " baton_reply(c, 200, \"text/plain\", \"hi\"); }\n"
+                    "BATON_MODULE(.on_worker_start = start, .on_request = on_request);\n", "app.so")
+    service.start()
+    (service.folder / "broken").touch()
+    wait_until(lambda: service.worker()["alarms"] and service.processes(state="backoff"), "slot 1 is in backoff")
+    edit(service, ("count = 2", "count = 1"))
+    service.reload()
+    assert [process["slot"] for process in service.worker()["processes"] if process["state"] != "draining"] == [0]
+    assert service.worker()["alarms"] == []
+    assert get(service.port).text == "hi"

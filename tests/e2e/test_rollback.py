@@ -4,11 +4,12 @@ import json
 import os
 import re
 import signal
+import socket
 
 import pytest
 
 from client import get
-from harness import text_module_source, wait_until, worker_ini
+from harness import free_port, text_module_source, wait_until, worker_ini
 from storm import Storm
 
 CRASHING = """
@@ -154,6 +155,71 @@ BATON_MODULE(.on_worker_start = start, .on_request = on_request);
     service.must("rollback")
     assert {process["generation"] for process in service.worker()["processes"]} <= {1, 2}
     assert get(service.port).text in ("one", "two")
+
+
+def worker(name, port, *lines):
+    return "\n".join(("[worker %s]" % name, "listen = http://127.0.0.1:%d" % port, "module = ./app.so", "count = 1",
+                      "probation = 0", *lines)) + "\n"
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def names(service):
+    return sorted(worker["name"] for worker in service.status()["workers"] if not worker["leaving"])
+
+
+def test_rollback_restores_who_is_there_and_where(serve, connect):
+    """Workers that the newest generation has added go, those that it has removed come back, moved ones move back."""
+    ports = [free_port() for _ in range(4)]
+    service = serve(worker("web", ports[0]) + worker("old", ports[1]), source=text_module_source("one"))
+    client = connect(ports[0])
+    assert client.request("/").text == "one"
+    (service.folder / "baton.ini").write_text(worker("web", ports[2]) + worker("new", ports[3]))
+    deploy(service, "two")
+    assert [get(port).text for port in ports[2:]] == ["two", "two"] and names(service) == ["new", "web"]
+    service.must("rollback", "--wait")
+    assert [get(port).text for port in ports[:2]] == ["one", "one"] and names(service) == ["old", "web"]
+    assert client.request("/").text == "one"
+    wait_until(lambda: not any(listens(port) for port in ports[2:]), "the newer addresses are closed")
+    service.reload()
+    assert [get(port).text for port in ports[2:]] == ["two", "two"] and names(service) == ["new", "web"]
+
+
+def test_rollback_of_what_one_worker_did_leaves_the_others_alone(serve):
+    """The newest roll was about one worker only: whoever came or went before it has nothing to do with it."""
+    ports = [free_port() for _ in range(3)]
+    gate = worker("gate", ports[0], "reloadable = no")
+    service = serve(gate + worker("gone", ports[1]), source=text_module_source("one"))
+    (service.folder / "baton.ini").write_text(gate + worker("added", ports[2]))
+    deploy(service, "two")
+    pids = service.pids("added")
+    deploy(service, "three", "gate", "--wait")
+    assert [get(port).text for port in (ports[0], ports[2])] == ["three", "two"]
+    service.must("rollback", "--wait")
+    assert [get(port).text for port in (ports[0], ports[2])] == ["one", "two"]
+    assert service.pids("added") == pids
+    wait_until(lambda: names(service) == ["added", "gate"], "nobody has come back")
+    assert not listens(ports[1])
+
+
+def test_rollback_whose_address_is_taken_changes_nothing(serve, connect):
+    ports = [free_port(), free_port()]
+    service = serve(worker("web", ports[0]), source=text_module_source("one"))
+    (service.folder / "baton.ini").write_text(worker("web", ports[1]))
+    deploy(service, "two")
+    wait_until(lambda: not listens(ports[0]), "the old address is closed")
+    with socket.socket() as busy:
+        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        busy.bind(("127.0.0.1", ports[0]))
+        busy.listen()
+        result = service.command("rollback")
+        assert result.returncode == 1 and "worker web: cannot listen on" in result.stderr
+        assert get(ports[1]).text == "two" and service.status()["state"] == "running"
+    service.must("rollback")
+    assert get(ports[0]).text == "one"
 
 
 def test_a_failed_reload_shows_the_last_lines_of_the_process(service):
