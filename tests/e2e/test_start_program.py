@@ -67,6 +67,18 @@ def test_restart_renews_what_was_loaded_before_the_fork(program):
     assert (answers(PROGRAM), answers(PRELOADED)) == ({"program 1"}, {"preloaded 2"})
 
 
+def test_upgrade_renews_what_was_loaded_before_the_fork(program, connect):
+    client = connect(PRELOADED)
+    assert client.request("/").text == "preloaded 1"
+    pid = program.pid
+    renew(program, "preloaded", "preloaded 1", "preloaded 2")
+    renew(program, "handler", "module 1", "module 2")
+    program.must("upgrade")
+    assert client.request("/").text == "preloaded 2"
+    assert (answers(PROGRAM), answers(PRELOADED), answers(MODULE)) == ({"program 1"}, {"preloaded 2"}, {"module 2"})
+    assert program.status()["pid"] == pid
+
+
 def test_broken_module_in_on_worker_start_fails_the_reload(program):
     (program.folder / "handler.so").write_bytes(b"nothing that loads")
     result = program.command("reload")
