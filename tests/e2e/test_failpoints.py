@@ -17,8 +17,8 @@ from harness import (DEADLINE, children_of, descriptors_of, is_alive, process_st
 
 pytestmark = pytest.mark.failpoints
 
-OUT = ["pass-out:before-hold", "pass-out:after-hold", "pass-out:after-send", "pass-out:before-ack", "pass-out:after-ack",
-       "pass-out:before-close"]
+OUT = ["pass-out:before-hold", "pass-out:after-hold", "pass-out:after-send",
+       "pass-out:before-ack", "pass-out:after-ack", "pass-out:before-close"]
 IN = ["pass-in:received", "pass-in:taken", "pass-in:after-ack", "pass-in:before-poll"]
 MASTER = ["master:before-fork", "master:after-fork", "master:ready", "master:before-pass-in", "master:before-drain",
           "master:after-drain", "master:handed-over"]
@@ -80,21 +80,22 @@ def wait_stopped(pid):
     wait_until(lambda: process_state(pid) == "T", "the process %d stands still" % pid)
 
 
-def wait_consistent(service, generation=None):
-    """Every slot serves, all of them one generation, and nothing else is left of what has been."""
+def wait_consistent(service, generation=None, connections=0):
+    """Every slot serves, all of them one generation, each connection is there once, and nothing else is left."""
     def is_consistent():
         state = service.status()
         processes = state["workers"][0]["processes"]
         generations = {process["generation"] for process in processes}
         return state["state"] == "running" and {process["state"] for process in processes} == {"serving"} and \
             len(processes) == state["workers"][0]["count"] and len(generations) == 1 and \
+            sum(process["connections"] for process in processes) == connections and \
             generation in (None, *generations) and children_of(service.pid) == sorted(p["pid"] for p in processes)
     wait_until(is_consistent, "every slot serves generation %s, and nothing else is left" % (generation or "N"))
 
 
 def assert_unharmed(service, fleet, generation=None):
     """The service is whole, another reload works, everybody goes with it, and nothing has leaked."""
-    wait_consistent(service, generation)
+    wait_consistent(service, generation, len(fleet.members))
     service.reload()
     newest = max(process["generation"] for process in service.processes())
     for member in fleet.members:
@@ -204,6 +205,31 @@ def test_successors_killed_one_after_the_other_turn_the_roll_round_and_nobody_is
     assert not fleet.assert_lost_with(dead())
     assert reload.returncode == 1 and "signal 9" in reload.said
     assert_unharmed(service, fleet, 1)
+
+
+@pytest.mark.parametrize("who", ["old", "new"])
+def test_what_lies_in_the_channel_of_a_dead_process_is_read(sail, who):
+    """Verdicts on the first message are there, and further messages: whoever is left first hears of a reset."""
+    service, fleet = sail(count=1)
+    service.crashes_expected = True
+    service.arm("pass-in:after-ack", "stop")
+    large = AT_ONCE["upload"] + AT_ONCE["unsent"]  # in messages of their own, behind the first
+    service.arm("pass-out:after-send", "stop", after=large)
+    with running(service, "reload") as reload:
+        old, new = service.wait_claimed("pass-out:after-send"), service.wait_claimed("pass-in:after-ack")
+        victim, other = (old, new) if who == "old" else (new, old)
+        wait_stopped(old)
+        wait_stopped(new)
+        os.kill(victim, signal.SIGKILL)
+        wait_dead(victim)
+        os.kill(other, signal.SIGCONT)
+        lost = fleet.assert_lost_with({victim})
+    assert reload.returncode == 0, reload.said
+    if who == "old":
+        assert "upload" in kinds_of(fleet.members) and not LEAVES_FIRST & kinds_of(lost)
+    else:
+        assert kinds_of(lost) == LEAVES_FIRST
+    assert_unharmed(service, fleet, 2)
 
 
 # ---- stalled ----
