@@ -1,5 +1,5 @@
-"""Worker processes at their edges: what a crash tells of code that is only just being loaded, and callbacks that do what
-nobody expects."""
+"""Worker processes at their edges: what a crash tells of code that is only just being loaded, and callbacks that do
+what nobody expects."""
 import re
 import socket
 import subprocess
