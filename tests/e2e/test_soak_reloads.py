@@ -15,6 +15,8 @@ SAMPLES = [FIRST, *range(100, RELOADS + 1, 100)] if SOAK else [FIRST, RELOADS]
 ONE_SHOTS = 2
 CONNECTIONS = 64
 
+KEPT = 3  # keep_generations; not counted are what has proved itself last, what is on probation, and what that replaced
+
 # A heap keeps up to M_TRIM_THRESHOLD (128 KiB) of free memory at its top, and how much of it has been touched depends
 # on what happened to be freed last. A leak of one connection a reload would be 30 times that at the thousandth.
 RESIDENT_SLACK_KB = 2 * 128
@@ -79,7 +81,7 @@ def line_of(number, taken):
 
 
 def assert_flat(first, later, number):
-    assert later["zombies"] == 0 and later["modules"] == first["modules"], (number, later)
+    assert later["zombies"] == 0 and later["modules"] <= KEPT + 3, (number, later)
     for name in ("master", "web.0", "web.1"):
         before, after = first[name], later[name]
         assert after["descriptors"] == before["descriptors"], (number, name)
@@ -95,7 +97,7 @@ def assert_flat(first, later, number):
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_reload_after_reload_loses_nothing_and_nothing_grows(serve, record_property):
-    service = serve(count=2)
+    service = serve(count=2, master={"keep_generations": KEPT})
     taken = {}
     with Storm(service, "--connections", CONNECTIONS, "--one-shot", ONE_SHOTS) as storm:
         for number in range(1, RELOADS + 1):
