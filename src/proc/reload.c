@@ -443,8 +443,6 @@ static const char *why_not_back(const bt_master *master, const bt_crew *only)
 /* Who asked for a reload that has not begun hears that it never will. */
 static void give_up_job(bt_master *master, bt_reload_job *job)
 {
-    if (!job->is_wanted)
-        return;
     job->is_wanted = false;
     bt_list_each (node, &master->roll.waiters) {
         bt_waiter *waiter = bt_container(node, bt_waiter, node);
@@ -464,9 +462,11 @@ static void overtake_jobs(bt_master *master, const bt_crew *only)
     }
     if (only != NULL)
         return; /* the others go on */
-    give_up_job(master, &roll->jobs[BT_JOB_NOW]);
-    give_up_job(master, &roll->jobs[BT_JOB_NEXT]);
     bt_prepare_give_up(master, OVERTAKEN);
+    if (roll->helper != 0 || roll->jobs[BT_JOB_NOW].is_wanted) /* now: the rollback may be over before the helper is */
+        give_up_job(master, &roll->jobs[BT_JOB_NOW]);
+    if (roll->jobs[BT_JOB_NEXT].is_wanted)
+        give_up_job(master, &roll->jobs[BT_JOB_NEXT]);
 }
 
 static int plan_way_back(bt_master *master, const bt_crew *only, bt_generation *back, bt_generation **whole, char *why,

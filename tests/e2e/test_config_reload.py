@@ -619,6 +619,7 @@ def test_plan_that_fails_in_the_middle_of_a_roll_does_not_disturb_it(serve, conn
     os.kill(before[0], signal.SIGKILL)
     wait_until(lambda: service.pids() not in ([], before), "its successor has the address, too")
     assert get(ports[0]).generation == 1
+    assert "way-back-failed" not in service.log
     (service.folder / "baton.ini").write_text(slow)
     (service.folder / "bad").unlink()
     service.reload()
