@@ -136,6 +136,50 @@ def test_processes_that_cannot_start_bring_the_old_program_back(upgradable):
     assert versions_served(service) == {"0.1.1"}
 
 
+WAITS = r"""
+#include <baton.h>
+#include <string.h>
+#include <unistd.h>
+static int on_worker_start(baton_worker *worker)
+{
+    if (strcmp(baton_version(), "0.1.0") == 0 || baton_worker_slot(worker) != 1)
+        return 0;
+    while (access("FOLDER/go", F_OK) != 0)
+        usleep(10000);
+    return -1;
+}
+static void on_request(baton_conn *conn, const baton_request *req)
+{
+    (void) req;
+    baton_reply(conn, 200, "text/plain", baton_version());
+}
+BATON_MODULE(.on_worker_start = on_worker_start, .on_request = on_request);
+"""
+
+
+def test_old_code_that_the_new_program_restarted_goes_back_to_the_old_program(upgradable):
+    """A process that crashes meanwhile comes back as it was, but forked by the new program: it must not stay."""
+    deploy = upgradable(module="./app.so", count=3)
+    service = deploy.service
+    service.crashes_expected = True
+    service.compile(WAITS.replace("FOLDER", str(service.folder)), "app.so")
+    service.start()
+    deploy.install("0.1.1")
+    victim = service.processes()[2]["pid"]
+    with subprocess.Popen([*service.program, "upgrade"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          env=dict(service.env, BATON_TEST_TAG="command")) as asking:
+        wait_until(lambda: [process for process in service.processes(state="starting") if process["slot"] == 1],
+                   "the second slot is being rolled")
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: [process for process in service.processes()
+                            if process["slot"] == 2 and process["pid"] != victim and process["generation"] == 1],
+                   "the third slot has restarted with the old code")
+        (service.folder / "go").touch()
+        assert asking.wait(60) == 1
+    assert versions_served(service) == {"0.1.0"}
+    assert version_of(service) == "0.1.0"
+
+
 def test_crash_in_the_probation_brings_the_old_program_back(upgradable):
     deploy = upgradable(module="./app.so", probation="1h")
     service = deploy.service
