@@ -74,6 +74,7 @@ def test_worker_that_is_not_reloadable_is_renewed(upgradable):
     assert not set(before) & set(service.pids())
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", [["--connections", "64", "--one-shot", "4"], ["--connections", "16", "--idle", "200"]])
 def test_upgrades_under_load_lose_nothing(upgradable, shape):
