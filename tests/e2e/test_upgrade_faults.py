@@ -210,7 +210,7 @@ def test_reload_in_the_probation_ends_the_trial(upgradable):
 
 
 def test_killed_processes_during_an_upgrade_come_back(upgradable):
-    deploy = upgradable(count=3)
+    deploy = upgradable(count=3, probation="0ms")  # a second kill within one would be held against the new program
     service = deploy.start()
     service.crashes_expected = True
     for version in ("0.1.1", "0.1.2", "0.1.3"):
