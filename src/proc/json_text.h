@@ -50,12 +50,13 @@ static inline char *bt_json_bytes_dup(const json_t *value)
     size_t len = strlen(digits) / 2;
     char *text = bt_malloc(len + 1);
     for (size_t i = 0; text != NULL && i < len; i++) {
-        unsigned byte;
-        if (sscanf(digits + 2 * i, "%2x", &byte) != 1) {
+        char *end;
+        const char pair[] = {digits[2 * i], digits[2 * i + 1], '\0'};
+        text[i] = (char) strtoul(pair, &end, 16);
+        if (end != pair + 2) {
             free(text);
             return NULL;
         }
-        text[i] = (char) byte;
     }
     if (text != NULL)
         text[len] = '\0';

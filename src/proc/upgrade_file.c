@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <proc/master_state.h>
 #include <proc/upgrade.h>
 #include <stdio.h>
@@ -31,18 +32,34 @@ static bool is_handover(int fd)
     return strncmp(name, expected, sizeof expected - 1) == 0 && fcntl(fd, F_GET_SEALS) == SEALS;
 }
 
+/* "check:7". The descriptor, or -1. */
+static int parse(const char *value, bt_upgrade_mode *mode)
+{
+    static const char check[] = "check:";
+    static const char adopt[] = "adopt:";
+    bool is_check = strncmp(value, check, sizeof check - 1) == 0;
+    if (!is_check && strncmp(value, adopt, sizeof adopt - 1) != 0)
+        return -1;
+    const char *digits = strchr(value, ':') + 1;
+    char *end;
+    long number = strtol(digits, &end, 10);
+    if (end == digits || *end != '\0' || number < 0 || number > INT_MAX)
+        return -1;
+    *mode = is_check ? BT_UPGRADE_CHECK : BT_UPGRADE_ADOPT;
+    return (int) number;
+}
+
 bt_upgrade_mode bt_upgrade_mode_take(int *fd)
 {
     const char *value = getenv(VARIABLE);
-    char mode[8] = "";
-    int given = -1;
-    bool is_ours = value != NULL && sscanf(value, "%7[a-z]:%d", mode, &given) == 2 && is_handover(given);
+    bt_upgrade_mode mode = BT_UPGRADE_NONE;
+    int given = value == NULL ? -1 : parse(value, &mode);
     unsetenv(VARIABLE); /* our children are not executed for it */
-    if (!is_ours)
+    if (given < 0 || !is_handover(given))
         return BT_UPGRADE_NONE;
     *fd = given;
     fcntl(given, F_SETFD, FD_CLOEXEC);
-    return strcmp(mode, "check") == 0 ? BT_UPGRADE_CHECK : BT_UPGRADE_ADOPT;
+    return mode;
 }
 
 int bt_upgrade_mode_set(bt_upgrade_mode mode, int fd)
