@@ -445,6 +445,9 @@ void bt_slot_spawn(bt_slot *slot, bt_generation *generation);
 void bt_slot_cancel_restart(bt_slot *slot);
 void bt_slot_cancel_spawn(bt_slot *slot);
 
+/* Its process has ended after `lived_ms`: another one comes, at once or, when they keep dying young, after a pause. */
+void bt_slot_restart_later(bt_slot *slot, uint64_t lived_ms);
+
 /* The fork that was asked for could not be done: treated as a successor that died at once. */
 void bt_slot_fork_failed(bt_slot *slot, bt_generation *generation, const char *why);
 

@@ -4,13 +4,12 @@
 #include <base/log.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <proc/master_state.h>
+#include <proc/reload_internal.h>
 #include <proc/upgrade.h>
 #include <stdio.h>
 #include <string.h>
 
-#define NOBODY    "no worker is reloadable: their processes were told"
-#define OVERTAKEN "overtaken by a rollback"
+#define NOBODY "no worker is reloadable: their processes were told"
 
 /* ---- who waits ---- */
 
@@ -25,7 +24,7 @@ void bt_reload_progress(bt_master *master, const bt_slot *slot, const char *step
     }
 }
 
-static void tell(bt_waiter *waiter, bool ok, uint64_t generation, const char *message, const char *log)
+void bt_waiter_tell(bt_waiter *waiter, bool ok, uint64_t generation, const char *message, const char *log)
 {
     bt_list_remove(&waiter->node);
     waiter->on_done(waiter, ok, generation, message, log);
@@ -40,7 +39,7 @@ void bt_reload_answer(bt_master *master, uint64_t serial, bool ok, bt_wait wait,
         bt_waiter *waiter = bt_container(node, bt_waiter, node);
         bool is_concerned = waiter->serial <= serial && (!ok || waiter->wait <= wait);
         if (is_concerned)
-            tell(waiter, ok, roll->generation, message, ok ? "" : roll->failure_log);
+            bt_waiter_tell(waiter, ok, roll->generation, message, ok ? "" : roll->failure_log);
     }
 }
 
@@ -102,19 +101,19 @@ static void want(bt_master *master, bt_reload_job *job, bool everything, bool wi
     job->without_limit = job->without_limit && without_limit; /* one that knows limits must not wait for ever */
 }
 
-static void answer_at_once(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)
+void bt_waiter_answer_at_once(bt_waiter *waiter, bool ok, uint64_t generation, const char *message)
 {
     if (waiter != NULL)
         waiter->on_done(waiter, ok, generation, message, "");
 }
 
-static void wait_for(bt_master *master, bt_waiter *waiter, const bt_reload_job *job)
+void bt_waiter_add(bt_master *master, bt_waiter *waiter, const bt_reload_job *job)
 {
     if (waiter == NULL)
         return;
     waiter->serial = job->serial;
     if (waiter->wait == BT_WAIT_NONE) {
-        answer_at_once(waiter, true, job->generation, "accepted");
+        bt_waiter_answer_at_once(waiter, true, job->generation, "accepted");
         return;
     }
     bt_list_append(&master->roll.waiters, &waiter->node);
@@ -125,7 +124,7 @@ void bt_reload_request(bt_master *master, bt_crew *crew, bool without_limit, bt_
 {
     bt_roll *roll = &master->roll;
     if (master->phase == BT_MASTER_STOPPING) {
-        answer_at_once(waiter, false, 0, "the service is being stopped");
+        bt_waiter_answer_at_once(waiter, false, 0, "the service is being stopped");
         return;
     }
     if (master->service->on_master_reload != NULL)
@@ -135,13 +134,13 @@ void bt_reload_request(bt_master *master, bt_crew *crew, bool without_limit, bt_
     bt_job_place place = roll->helper != 0 ? BT_JOB_NEXT : BT_JOB_NOW;
     bool may_add_workers = crew == NULL && master->service->read_config != NULL;
     if (choose_crews(master, crew, place) == 0 && !may_add_workers) {
-        answer_at_once(waiter, true, master->last_generation, NOBODY);
+        bt_waiter_answer_at_once(waiter, true, master->last_generation, NOBODY);
         return;
     }
     if (!without_limit)
         bt_roll_end_patience(master);
     want(master, &roll->jobs[place], crew == NULL, without_limit);
-    wait_for(master, waiter, &roll->jobs[place]);
+    bt_waiter_add(master, waiter, &roll->jobs[place]);
 }
 
 uint64_t bt_reload_for_upgrade(bt_master *master)
@@ -165,12 +164,12 @@ static void not_prepared(bt_master *master, const char *why)
     bt_list_each (node, &master->roll.waiters) {
         bt_waiter *waiter = bt_container(node, bt_waiter, node);
         if (waiter->serial == job->serial) /* an earlier one may still succeed */
-            tell(waiter, false, job->generation, message, "");
+            bt_waiter_tell(waiter, false, job->generation, message, "");
     }
 }
 
 /* Nothing has begun: no crew keeps a plan, and what was made for it goes. */
-static void drop_plan(bt_master *master)
+void bt_plan_drop(bt_master *master)
 {
     for (size_t i = master->crew_count; i-- > 0;) {
         bt_crew *crew = master->crews[i];
@@ -211,7 +210,7 @@ static int open_one(bt_master *master, bt_crew *crew, char *why, size_t size)
 }
 
 /* Whatever can be refused comes first: a socket that is one of several gets clients as soon as it is there. */
-static int open_addresses(bt_master *master, char *why, size_t size)
+int bt_plan_open_addresses(bt_master *master, char *why, size_t size)
 {
     int err = 0;
     for (size_t i = 0; err == 0 && i < master->crew_count; i++) {
@@ -270,7 +269,7 @@ static int plan(bt_master *master, bt_generation *generation, char *why, size_t 
         err = plan_worker(master, generation, generation->config->workers[i], why, size);
     for (size_t i = 0; err == 0 && i < master->crew_count; i++)
         err = plan_crew(generation, job, master->crews[i], why, size);
-    return err < 0 ? err : open_addresses(master, why, size);
+    return err < 0 ? err : bt_plan_open_addresses(master, why, size);
 }
 
 static bool has_plan(const bt_master *master)
@@ -290,7 +289,7 @@ static void begin(bt_master *master, bt_generation *generation)
     generation->is_whole = job->everything;
     int err = plan(master, generation, why, sizeof why);
     if (err < 0) {
-        drop_plan(master);
+        bt_plan_drop(master);
         not_prepared(master, why);
     } else if (has_plan(master)) {
         bt_roll_start(master, job, generation->number, job->everything ? generation : NULL);
@@ -319,189 +318,4 @@ void bt_reload_prepared(bt_master *master, bt_generation *generation, const char
     else
         begin(master, generation);
     bt_generation_unref(master, generation);
-}
-
-/* ---- back on demand ---- */
-
-/* The one before the last that proved itself; before the present one, if that is still on probation. */
-static bt_generation *earlier(const bt_crew *crew)
-{
-    bool is_on_its_way = crew->master->roll.state == BT_ROLL_REVERTING && crew->in_roll;
-    if (crew->good != NULL && (crew->target != crew->good || is_on_its_way))
-        return crew->good;
-    return crew->kept_count == 0 ? NULL : crew->kept[crew->kept_count - 1];
-}
-
-static uint64_t newest_number(const bt_master *master)
-{
-    uint64_t newest = 0;
-    for (size_t i = 0; i < master->crew_count; i++) {
-        const bt_crew *crew = master->crews[i];
-        if (!crew->is_leaving && crew->target->number > newest && earlier(crew) != NULL)
-            newest = crew->target->number;
-    }
-    return newest;
-}
-
-/* What a rollback without a name is about: the workers of the newest roll, or of the one that is failing. */
-static bool is_of_newest(const bt_crew *crew, uint64_t newest)
-{
-    if (crew->master->roll.state == BT_ROLL_REVERTING)
-        return crew->in_roll;
-    return crew->target->number == newest;
-}
-
-/* Returns the newest generation that a worker goes back to, NULL: none. */
-static bt_generation *plan_rollback(bt_master *master, const bt_crew *only, uint64_t newest)
-{
-    bt_generation *found = NULL;
-    for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = master->crews[i];
-        bool takes_part = !crew->is_leaving && (only == NULL ? is_of_newest(crew, newest) : crew == only);
-        bt_generation *back = takes_part ? earlier(crew) : NULL;
-        crew->plans_to_leave = crew->shall_leave && back == NULL;
-        if (back != NULL)
-            bt_generation_set(master, &crew->next, back);
-        if (back != NULL && (found == NULL || back->number > found->number))
-            found = back;
-    }
-    return found;
-}
-
-/* The generation was made for this worker, too. */
-static bool is_part_of(const bt_generation *generation, const char *name)
-{
-    const bt_worker_config *config = bt_generation_section(generation, name);
-    const bt_module_copy *copy = bt_generation_module(generation, name);
-    return config != NULL && (config->module == NULL || (copy != NULL && copy->path[0] != '\0'));
-}
-
-/* The newest one up to `number` that still has all of itself, for a worker (NULL: made for all workers); or NULL. */
-static bt_generation *find_up_to(const bt_master *master, uint64_t number, const char *worker)
-{
-    bt_generation *found = NULL;
-    bt_list_each (node, &master->generations) {
-        bt_generation *generation = bt_container(node, bt_generation, node);
-        bool fits = worker == NULL ? generation->is_whole : is_part_of(generation, worker);
-        if (fits && generation->config != NULL && generation->failure[0] == '\0' && generation->number <= number)
-            found = generation;
-    }
-    return found;
-}
-
-static int bring_back(bt_master *master, const bt_generation *back, const bt_worker_config *config, char *why,
-                      size_t size)
-{
-    bt_generation *generation = find_up_to(master, back->number, config->name);
-    if (generation == NULL) {
-        bt_log(BT_LOG_WARN, "worker-not-brought-back worker=%s", config->name);
-        return 0; /* its files went with it */
-    }
-    const bt_worker_config *section = bt_generation_section(generation, config->name);
-    bt_crew *crew = bt_crew_new(master, section, NULL);
-    if (crew == NULL) {
-        snprintf(why, size, "worker %s: out of memory", config->name);
-        return -ENOMEM;
-    }
-    bt_generation_set(master, &crew->next, generation);
-    return 0;
-}
-
-/* Workers that the newest generation has added go, those that it has removed come back. */
-static int plan_set_of_workers(bt_master *master, const bt_generation *back, uint64_t newest, char *why, size_t size)
-{
-    int err = 0;
-    for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = master->crews[i];
-        bool is_new = !crew->is_leaving && crew->next == NULL && is_of_newest(crew, newest);
-        crew->plans_to_leave = is_new && !is_part_of(back, crew->name);
-    }
-    for (size_t i = 0; err == 0 && i < back->config->worker_count; i++) {
-        const bt_worker_config *config = back->config->workers[i];
-        if (bt_crew_find(master, config->name) == NULL)
-            err = bring_back(master, back, config, why, size);
-    }
-    return err;
-}
-
-static const char *why_not_now(const bt_master *master)
-{
-    if (master->phase != BT_MASTER_RUNNING)
-        return master->phase == BT_MASTER_STOPPING ? "the service is being stopped" : "the service is just starting";
-    return master->upgrade.on_trial && master->roll.state != BT_ROLL_IDLE ? "an upgrade is still on trial" : NULL;
-}
-
-static const char *why_not_back(const bt_master *master, const bt_crew *only)
-{
-    const char *why = why_not_now(master);
-    if (why != NULL)
-        return why;
-    return only == NULL ? "there is no earlier generation to go back to"
-                        : "there is no earlier generation of this worker to go back to";
-}
-
-/* Who asked for a reload that has not begun hears that it never will. */
-static void give_up_job(bt_master *master, bt_reload_job *job)
-{
-    job->is_wanted = false;
-    bt_list_each (node, &master->roll.waiters) {
-        bt_waiter *waiter = bt_container(node, bt_waiter, node);
-        if (waiter->serial == job->serial)
-            tell(waiter, false, job->generation, OVERTAKEN, "");
-    }
-}
-
-/* What was asked for before must not come after it. */
-static void overtake_jobs(bt_master *master, const bt_crew *only)
-{
-    bt_roll *roll = &master->roll;
-    for (size_t i = 0; i < master->crew_count; i++) {
-        bt_crew *crew = master->crews[i];
-        if (only == NULL || only == crew)
-            memset(crew->takes_part, 0, sizeof crew->takes_part);
-    }
-    if (only != NULL)
-        return; /* the others go on */
-    bt_prepare_give_up(master, OVERTAKEN);
-    if (roll->helper != 0 || roll->jobs[BT_JOB_NOW].is_wanted) /* now: the rollback may be over before the helper is */
-        give_up_job(master, &roll->jobs[BT_JOB_NOW]);
-    if (roll->jobs[BT_JOB_NEXT].is_wanted)
-        give_up_job(master, &roll->jobs[BT_JOB_NEXT]);
-}
-
-static int plan_way_back(bt_master *master, const bt_crew *only, bt_generation *back, bt_generation **whole, char *why,
-                         size_t size)
-{
-    uint64_t newest = newest_number(master);
-    const bt_generation *newest_whole = find_up_to(master, UINT64_MAX, NULL);
-    bool goes_whole = only == NULL && (master->roll.state == BT_ROLL_REVERTING ||
-                                       (newest_whole != NULL && newest_whole->number == newest));
-    int err = goes_whole ? plan_set_of_workers(master, back, newest, why, size) : 0;
-    *whole = goes_whole ? find_up_to(master, back->number, NULL) : NULL;
-    return err < 0 ? err : open_addresses(master, why, size);
-}
-
-void bt_rollback_request(bt_master *master, bt_crew *only, bt_waiter *waiter)
-{
-    bt_roll *roll = &master->roll;
-    bt_generation *whole = NULL;
-    char why[512] = "";
-    bool can_plan = why_not_now(master) == NULL;
-    bt_generation *back = can_plan ? plan_rollback(master, only, newest_number(master)) : NULL;
-    if (back == NULL) {
-        answer_at_once(waiter, false, master->last_generation, why_not_back(master, only));
-        return;
-    }
-    if (plan_way_back(master, only, back, &whole, why, sizeof why) < 0) {
-        drop_plan(master);
-        answer_at_once(waiter, false, back->number, why);
-        return;
-    }
-    bt_log(BT_LOG_WARN, "rollback generation=%" PRIu64, back->number);
-    overtake_jobs(master, only);
-    if (roll->state == BT_ROLL_ROLLING || roll->in_probation)
-        bt_reload_answer(master, roll->serial, false, BT_WAIT_PROBATION, OVERTAKEN);
-    bt_reload_job job = {.serial = ++roll->last_serial, .generation = back->number, .asked_ms = bt_clock_ms()};
-    wait_for(master, waiter, &job);
-    bt_roll_start(master, &job, back->number, whole);
 }
