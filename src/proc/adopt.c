@@ -8,7 +8,7 @@
 #include <jansson.h>
 #include <proc/control.h>
 #include <proc/json_text.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/upgrade.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
 #include <base/log.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/pidfile.h>
 #include <string.h>
 #include <unistd.h>

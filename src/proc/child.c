@@ -6,7 +6,7 @@
 #include <base/log.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/process.h>
 #include <signal.h>
 #include <stdio.h>

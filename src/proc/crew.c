@@ -4,7 +4,7 @@
 #include <base/log.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -4,7 +4,7 @@
 #include <base/clock.h>
 #include <base/log.h>
 #include <inttypes.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <string.h>
 
 #define RECORDS 32 /* of generations that nobody uses any more */

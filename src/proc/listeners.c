@@ -6,7 +6,7 @@
 #include <base/log.h>
 #include <errno.h>
 #include <net/listener.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>

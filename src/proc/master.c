@@ -9,7 +9,7 @@
 #include <net/listener.h>
 #include <proc/control.h>
 #include <proc/daemon.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/pidfile.h>
 #include <proc/upgrade.h>
 #include <signal.h>

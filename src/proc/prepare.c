@@ -5,7 +5,7 @@
 #include <base/log.h>
 #include <errno.h>
 #include <netdb.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #ifndef BT_PROC_RELOAD_INTERNAL_H
 #define BT_PROC_RELOAD_INTERNAL_H
 
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 
 /* Its one answer; it waits no more. */
 void bt_waiter_tell(bt_waiter *waiter, bool ok, uint64_t generation, const char *message, const char *log);

@@ -2,7 +2,7 @@
 #ifndef BT_PROC_ROLL_INTERNAL_H
 #define BT_PROC_ROLL_INTERNAL_H
 
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 
 /* ---- roll.c ---- */
 

@@ -11,7 +11,7 @@
 #include <proc/control.h>
 #include <proc/daemon.h>
 #include <proc/lock.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/pidfile.h>
 #include <proc/upgrade.h>
 #include <stdio.h>

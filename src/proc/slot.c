@@ -4,7 +4,7 @@
 #include <base/alloc.h>
 #include <base/log.h>
 #include <inttypes.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>

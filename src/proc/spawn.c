@@ -8,7 +8,7 @@
 #include <base/log.h>
 #include <errno.h>
 #include <net/loop_shut.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/process.h>
 #include <proc/upgrade.h>
 #include <signal.h>

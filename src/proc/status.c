@@ -6,7 +6,7 @@
 #include <jansson.h>
 #include <net/listener.h>
 #include <proc/json_text.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #include <base/clock.h>
 #include <base/log.h>
 #include <inttypes.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <stdio.h>
 
 /* Processes write their heartbeat twice a second; on a busy machine one or two may come late. */

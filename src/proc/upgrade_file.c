@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/upgrade.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #ifndef BT_PROC_UPGRADE_INTERNAL_H
 #define BT_PROC_UPGRADE_INTERNAL_H
 
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/upgrade.h>
 
 /* Nothing has changed: everybody who waits hears why. */

@@ -13,7 +13,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <proc/json_text.h>
-#include <proc/master_state.h>
+#include <proc/master_parts.h>
 #include <proc/upgrade.h>
 #include <stdio.h>
 #include <stdlib.h>
