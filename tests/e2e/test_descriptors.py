@@ -52,13 +52,14 @@ BATON_MODULE(.on_worker_start = on_worker_start, .on_request = on_request);
 
 
 class few_descriptors:
-    """with few_descriptors(pid, spare): the process can open `spare` more, counted from its highest one."""
+    """with few_descriptors(pid, spare): the process can open `spare` more; those that it has stay, wherever they are."""
 
     def __init__(self, pid, spare):
         self.pid = pid
         self.limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        used = max(int(name) for name in os.listdir("/proc/%d/fd" % pid))
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1 + spare, self.limits[1]))
+        used = {int(name) for name in os.listdir("/proc/%d/fd" % pid)}
+        free = [number for number in range(max(used) + spare + 2) if number not in used]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[spare], self.limits[1]))
 
     def __enter__(self):
         return self
@@ -66,6 +67,13 @@ class few_descriptors:
     def __exit__(self, *_):
         with contextlib.suppress(ProcessLookupError):  # it has been replaced
             resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self.limits)
+
+
+def no_commands_left(service):
+    """The master has closed the connection of each command: what it has open is what it keeps."""
+    path = str(service.control_socket)
+    with open("/proc/net/unix") as sockets:
+        return not [line for line in sockets if line.rstrip().endswith(path) and line.split()[5] == "03"]
 
 
 def open_clients(service, connect, count):
@@ -120,6 +128,7 @@ def test_connections_a_full_successor_has_no_room_for_stay_until_it_has(serve, c
 
 def test_command_to_a_full_master_fails_and_later_works(serve):
     service = serve(count=1)
+    wait_until(lambda: no_commands_left(service), "the commands before have ended")
     with few_descriptors(service.pid, 0):
         result = service.command("status")
         assert result.returncode == 0 or result.stderr.strip(), result
@@ -132,6 +141,7 @@ def test_reload_of_a_full_master_fails_with_the_reason_and_changes_nothing(serve
     service = serve(count=2)
     clients = open_clients(service, connect, 20)
     pids = service.pids()
+    wait_until(lambda: no_commands_left(service), "the commands before have ended")
     with few_descriptors(service.pid, spare):
         result = service.command("reload")
         assert result.returncode == 1
