@@ -99,7 +99,7 @@ static void put_number(char *cell, json_int_t value)
     snprintf(cell, BT_TABLE_CELL, "%" JSON_INTEGER_FORMAT, value);
 }
 
-/* "2 app state, 1 response"; returns the sum of the numbers. */
+/* "2 app state, 1 mid-response"; returns the sum of the numbers. */
 static json_int_t describe_stays(const json_t *stays, char *out, size_t size)
 {
     json_int_t sum = 0;
@@ -120,7 +120,7 @@ static json_int_t describe_stays(const json_t *stays, char *out, size_t size)
     return sum;
 }
 
-/* "stuck 12 s, holds 3: 2 app state, 1 response" */
+/* "stuck 12 s, holds 3: 2 app state, 1 mid-response" */
 static void describe_trouble(const json_t *process, char *out)
 {
     char stays[BT_TABLE_CELL / 2];

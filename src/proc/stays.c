@@ -54,7 +54,7 @@ void bt_stays_clear(bt_counters *own)
 
 const char *bt_stays_text(const bt_counters *own, char *out, size_t size)
 {
-    static const char *const names[BT_STAYS] = {"request", "response", "app_state", "tls", "refused", "closing"};
+    static const char *const names[BT_STAYS] = {"request", "mid_response", "app_state", "tls", "refused", "closing"};
     size_t len = 0;
     out[0] = '\0';
     for (size_t i = 0; i < BT_STAYS && len < size; i++) {
