@@ -396,19 +396,25 @@ class Service:
             problems.append("SIGTERM did not end the master")
         return problems
 
+    def _left(self):
+        """Processes that still live: those that status has shown, and those with our environment."""
+        seen = [pid for pid, began in self.seen.items()
+                if began is not None and start_ticks(pid) == began and is_alive(pid)]
+        return sorted(set(seen + tagged_processes(self.tag)))
+
     def _look_for_remains(self):
         problems = []
         code = self.process.poll() if self.process else 0
         if code is not None and code != self.exit_code_expected:
             problems.append("the master ended with code %s" % code)
-        if self.has_daemon:  # nobody's child here: nobody could wait for its last steps
+        left = self._left()
+        if self.has_daemon or code != 0:  # nobody's children any more: nobody could wait for their last steps
             end = time.monotonic() + DEADLINE
-            while tagged_processes(self.tag) and time.monotonic() < end:
+            while left and time.monotonic() < end:
                 time.sleep(0.005)
-        left = [pid for pid, began in self.seen.items() if began is not None and start_ticks(pid) == began and is_alive(pid)]
-        left += tagged_processes(self.tag)
+                left = self._left()
         if left:
-            problems.append("processes are left: %s" % sorted(set(left)))
+            problems.append("processes are left: %s" % left)
         if code == 0:
             problems += ["%s is left" % path for path in (self.pid_file, self.control_socket) if path.exists()]
         return problems

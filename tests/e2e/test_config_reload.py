@@ -199,7 +199,7 @@ def test_pid_file_waits_for_a_restart(serve):
     service = serve(count=1, master={"stop_timeout": "1s"})
     edit(service, ("stop_timeout = 1s", "pid_file = run/other.pid"))
     service.signal(signal.SIGUSR1)
-    wait_until(lambda: "generation=2" in service.log, "the reload is done")
+    wait_until(lambda: "reload generation=2" in service.log, "the reload is done")
     assert service.pid_file.exists() and not (service.folder / "run" / "other.pid").exists()
     edit(service, ("pid_file = run/other.pid", "stop_timeout = 1s"))
     assert service.status()["state"] == "running"
