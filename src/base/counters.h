@@ -8,7 +8,7 @@
 
 typedef _Atomic uint64_t bt_counter;
 
-/* Why a connection stays in a process that leaves. The words that status shows are in proc/status.c. */
+/* Why a connection stays in a process that leaves. Their words are in proc/stays.c. */
 typedef enum bt_stay {
     BT_STAY_REQUEST,   /* a request is being handled */
     BT_STAY_RESPONSE,  /* a response is half sent */

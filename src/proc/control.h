@@ -35,9 +35,9 @@
  *       "memory":1234567,"started_at":1700000000000,"restarts":0,"last_exit":null | "signal 11 (Segmentation
  * fault)","stuck_ms":null | 5000,"stays":{"app state":2}}]}]}
  * stuck_ms: how long its loop has stood still; stays: why connections stay in a process that leaves (words: request,
- * mid-response, app state, tls, refused, closing). A worker also has "stayed", the same since the start, and
- * "alarms":["slot 0: ended 5 times in a row within a second, next try in 800 ms"]. started_at in wall milliseconds,
- * memory = resident bytes; a slot in backoff has pid 0. */
+ * mid-response, app state, tls, refused, closing). A worker also has "stayed", the same since the start, "leaving":
+ * true when the configuration has it no more, and "alarms":["slot 0: ended 5 times in a row within a second, next try
+ * in 800 ms"]. started_at in wall milliseconds, memory = resident bytes; a slot in backoff has pid 0. */
 #ifndef BT_PROC_CONTROL_H
 #define BT_PROC_CONTROL_H
 

@@ -68,7 +68,7 @@ static void on_deadline(uv_timer_t *timer)
     }
     char reasons[128];
     bt_process_count_stays(process);
-    bt_log(BT_LOG_WARN, "drain-expired connections=%zu%s", process->loop.conn_count,
+    bt_log(BT_LOG_WARN, "drain-expired connections=%zu reasons=\"%s\"", process->loop.conn_count,
            bt_stays_text(process->start->counters, reasons, sizeof reasons));
     process->loop.departure = BT_DEPARTURE_CLOSE;
     bt_process_stop_listening(process);

@@ -4,12 +4,11 @@
  * Requests are looked at once a turn of the loop, before it waits: nothing is added to a request, and the turn that
  * reached the limit is the one that asks (a timer would let thousands of requests go by). */
 #include <base/log.h>
-#include <fcntl.h>
+#include <base/memory.h>
 #include <inttypes.h>
 #include <proc/process.h>
 #include <proc/recycle.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define ASK_AGAIN_MS   10000
@@ -42,20 +41,6 @@ static void look_at_requests(uv_prepare_t *prepare)
     ask(process, text);
 }
 
-/* Bytes of this process in memory; 0 when the kernel does not say. */
-static uint64_t resident_bytes(void)
-{
-    char text[128];
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0; /* out of descriptors: there is another look in a second */
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    text[n < 0 ? 0 : n] = '\0';
-    const char *blank = strchr(text, ' '); /* the first number is the size of the address space */
-    return blank == NULL ? 0 : strtoull(blank, NULL, 10) * (uint64_t) sysconf(_SC_PAGESIZE);
-}
-
 static void look_at_memory(uv_timer_t *timer)
 {
     bt_process *process = timer->data;
@@ -64,7 +49,7 @@ static void look_at_memory(uv_timer_t *timer)
         return;
     }
     uint64_t limit = process->start->worker->config->max_memory;
-    uint64_t bytes = resident_bytes();
+    uint64_t bytes = bt_resident_bytes(getpid());
     if (bytes < limit)
         return;
     char text[96];

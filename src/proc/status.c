@@ -1,12 +1,14 @@
 /* proc/status.c: the master's knowledge as JSON (the format is in proc/control.h).
  * Must not ask a process anything: counters come from shared memory, so that a busy or stuck process is shown too. */
 #include <base/clock.h>
+#include <base/memory.h>
 #include <baton/version.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <net/listener.h>
 #include <proc/json_text.h>
 #include <proc/master_parts.h>
+#include <proc/stays.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +17,6 @@
 static json_t *text_or_null(const char *text)
 {
     return text == NULL || text[0] == '\0' ? json_null() : bt_json_text(text);
-}
-
-/* Second number of /proc/PID/statm, in pages. */
-static json_int_t resident_bytes(pid_t pid)
-{
-    char path[64];
-    char text[128] = "";
-    snprintf(path, sizeof path, "/proc/%d/statm", pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    const char *line = fgets(text, sizeof text, file);
-    fclose(file);
-    const char *blank = line == NULL ? NULL : strchr(line, ' ');
-    return blank == NULL ? 0 : (json_int_t) (strtoull(blank, NULL, 10) * (unsigned long long) sysconf(_SC_PAGESIZE));
 }
 
 static const char *state_name(bt_child_state state)
@@ -67,15 +54,11 @@ static void set_counters(json_t *object, const bt_counters *counters)
 /* Why connections cannot leave their process, without what does not occur. */
 static json_t *stays_json(const bt_counter stays[BT_STAYS])
 {
-    static const char *const words[BT_STAYS] = {
-        [BT_STAY_REQUEST] = "request", [BT_STAY_RESPONSE] = "mid-response", [BT_STAY_APP_STATE] = "app state",
-        [BT_STAY_TLS] = "tls",         [BT_STAY_REFUSED] = "refused",       [BT_STAY_CLOSING] = "closing",
-    };
     json_t *object = json_object();
     for (size_t i = 0; i < BT_STAYS; i++) {
         uint64_t count = bt_counter_value(&stays[i]);
         if (count > 0)
-            json_object_set_new(object, words[i], json_integer((json_int_t) count));
+            json_object_set_new(object, bt_stay_words[i], json_integer((json_int_t) count));
     }
     return object;
 }
@@ -85,8 +68,8 @@ static json_t *child_json(const bt_child *child)
     const bt_slot *slot = child->slot;
     json_t *object = json_pack("{s:i, s:i, s:I, s:s, s:I, s:I, s:i}", "slot", slot->index, "pid", (int) child->pid,
                                "generation", (json_int_t) child->generation->number, "state", state_name(child->state),
-                               "memory", resident_bytes(child->pid), "started_at", (json_int_t) child->started_wall_ms,
-                               "restarts", (int) slot->restarts);
+                               "memory", (json_int_t) bt_resident_bytes(child->pid), "started_at",
+                               (json_int_t) child->started_wall_ms, "restarts", (int) slot->restarts);
     uint64_t stuck_ms = child->state == BT_CHILD_STARTING ? 0 : bt_child_stuck_ms(child);
     json_object_set_new(object, "last_exit", text_or_null(slot->last_exit));
     json_object_set_new(object, "stuck_ms", stuck_ms == 0 ? json_null() : json_integer((json_int_t) stuck_ms));
@@ -224,7 +207,7 @@ json_t *bt_status_json(bt_master *master)
                   "state", phase_name(master), "daemon", master->config->master.daemonize, "started_at",
                   (json_int_t) master->started_wall_ms, "uptime_ms", (json_int_t) (bt_clock_ms() - master->started_ms),
                   "generation", (json_int_t) serving_generation(master), "reloads", (json_int_t) master->roll.reloads,
-                  "memory", resident_bytes(getpid()));
+                  "memory", (json_int_t) bt_resident_bytes(getpid()));
     json_object_set_new(object, "config", text_or_null(master->config->file));
     json_object_set_new(object, "last_reload", last_reload_json(&master->roll));
     json_object_set_new(object, "workers", workers);

@@ -3,6 +3,11 @@
 #include <proc/stays.h>
 #include <stdio.h>
 
+const char *const bt_stay_words[BT_STAYS] = {
+    [BT_STAY_REQUEST] = "request", [BT_STAY_RESPONSE] = "mid-response", [BT_STAY_APP_STATE] = "app state",
+    [BT_STAY_TLS] = "tls",         [BT_STAY_REFUSED] = "refused",       [BT_STAY_CLOSING] = "closing",
+};
+
 /* BT_STAYS: nothing keeps it; it waits for its turn or for a successor. */
 static bt_stay stay_of(const baton_conn *conn)
 {
@@ -54,13 +59,13 @@ void bt_stays_clear(bt_counters *own)
 
 const char *bt_stays_text(const bt_counters *own, char *out, size_t size)
 {
-    static const char *const names[BT_STAYS] = {"request", "mid_response", "app_state", "tls", "refused", "closing"};
     size_t len = 0;
     out[0] = '\0';
     for (size_t i = 0; i < BT_STAYS && len < size; i++) {
         uint64_t count = bt_counter_value(&own->stays[i]);
         if (count > 0)
-            len += (size_t) snprintf(out + len, size - len, " %s=%llu", names[i], (unsigned long long) count);
+            len += (size_t) snprintf(out + len, size - len, "%s%llu %s", len == 0 ? "" : ", ",
+                                     (unsigned long long) count, bt_stay_words[i]);
     }
     return out;
 }

@@ -12,7 +12,10 @@ void bt_stays_count(bt_loop *loop, bt_counters *own, bt_counters *crew);
 /* Nobody stays any more. */
 void bt_stays_clear(bt_counters *own);
 
-/* " request=1 app_state=3", or "" when there is none. Returns `out`; 128 bytes suffice. */
+/* What status and the log call them. */
+extern const char *const bt_stay_words[BT_STAYS];
+
+/* "1 request, 3 app state", or "" when there is none. Returns `out`; 128 bytes suffice. */
 const char *bt_stays_text(const bt_counters *own, char *out, size_t size);
 
 #endif

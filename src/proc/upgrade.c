@@ -32,12 +32,11 @@ static void inherit_all(const json_t *value, const char *key, bool inherited)
     const char *name;
     json_t *member;
     size_t i;
+    bool is_list = key != NULL && strcmp(key, "fds") == 0; /* of descriptors, named or not */
     if (json_is_object(value)) {
-        bool is_list = key != NULL && strcmp(key, "fds") == 0; /* named descriptors */
         json_object_foreach((json_t *) (uintptr_t) value, name, member)
             inherit_all(member, is_list ? "fd" : name, inherited);
     } else if (json_is_array(value)) {
-        bool is_list = key != NULL && strcmp(key, "fds") == 0;
         json_array_foreach(value, i, member) inherit_all(member, is_list ? "fd" : NULL, inherited);
     } else if (json_is_integer(value) && key != NULL && strcmp(key, "fd") == 0) {
         bt_upgrade_set_inherited((int) json_integer_value(value), inherited);

@@ -407,12 +407,10 @@ class Service:
         code = self.process.poll() if self.process else 0
         if code is not None and code != self.exit_code_expected:
             problems.append("the master ended with code %s" % code)
-        left = self._left()
         if self.has_daemon or code != 0:  # nobody's children any more: nobody could wait for their last steps
-            end = time.monotonic() + DEADLINE
-            while left and time.monotonic() < end:
-                time.sleep(0.005)
-                left = self._left()
+            with contextlib.suppress(AssertionError):  # those that stay are told below
+                wait_until(lambda: not self._left(), "its processes have ended")
+        left = self._left()
         if left:
             problems.append("processes are left: %s" % left)
         if code == 0:

@@ -199,7 +199,7 @@ def test_kept_connection_ends_with_the_drain_and_the_log_says_why(new_service, c
     assert client.request("/").text == "1 v1 from 0"
     service.reload()
     client.expect_close()
-    assert "drain-expired connections=1 app_state=1" in service.log
+    assert 'drain-expired connections=1 reasons="1 app state"' in service.log
 
 
 def test_request_being_handled_is_a_reason_of_its_own(new_service, connect):
